@@ -1,0 +1,53 @@
+# The two commands of the README are `make sweep` and `make test`; both set everything up first.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+# What `make sweep` runs; for the real corpus, say:
+#   make sweep SWEEP=configs/cornell_random.yaml MODEL=cornell ARGS="--set hidden_size=128"
+SWEEP ?= configs/demo.yaml
+MODEL ?= everyday
+ARGS ?=
+
+.PHONY: help sweep test test-all lint types setup setup-dev clean
+.DEFAULT_GOAL := help
+
+help: ## say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.runtime ## install what the project needs into .venv
+setup-dev: $(VENV)/.development ## install what the tests need too
+
+$(VENV)/.runtime: requirements.txt
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.development: requirements.txt requirements-dev.txt
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.runtime
+
+sweep: $(VENV)/.runtime ## search, show the results, promote the best model, let it reply
+	$(RUN) -m tuning run $(SWEEP) $(ARGS)
+	$(RUN) -m analysis results latest
+	$(RUN) -m analysis promote latest --name $(MODEL)
+	$(RUN) -m model chat $(MODEL) --say "hello !" --say "how are you today ?" \
+	  --say "what is the capital of france ?" --say "tell me a joke ." --say "goodbye !"
+
+test: $(VENV)/.development ## the tests, in under eight minutes
+	$(RUN) -m pytest
+
+test-all: $(VENV)/.development ## only the tests that `make test` leaves out: slow ones and faults
+	$(RUN) -m pytest -m "slow or chaos"
+
+lint: $(VENV)/.development ## style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.development ## static types
+	$(RUN) -m mypy
+
+clean: ## remove what was built; experiments, models and data stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

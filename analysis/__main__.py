@@ -1,0 +1,146 @@
+"""The command line of the analysis: results, best, promote."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.registry import promote
+from analysis.results import Results
+from model.cli import positive, run_main, table
+from model.files import atomic_write, storage_errors
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and runs one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    results = commands.add_parser(
+        "results",
+        help="table of the trials, the best first",
+        description="Prints the trials of an experiment, the best first; of a running one too.",
+    )
+    _add_experiment(results)
+    results.add_argument("--top", type=positive, help="only this many trials")
+    results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns as CSV")
+    results.add_argument("--parquet", type=Path, metavar="FILE", help="write them as Parquet")
+    results.add_argument(
+        "--history", action="store_true", help="write the reports instead of the trials"
+    )
+    results.set_defaults(run=_results)
+
+    best = commands.add_parser(
+        "best", help="the best trial", description="Prints the best trial, every field of it."
+    )
+    _add_experiment(best)
+    best.set_defaults(run=_best)
+
+    promotion = commands.add_parser(
+        "promote",
+        help="put a trial's model into the registry",
+        description="Copies the best trial's model into the registry, as the next version.",
+    )
+    _add_experiment(promotion)
+    promotion.add_argument("--name", help="of the model; default the experiment's name")
+    promotion.add_argument("--trial", type=int, help="promote this trial instead of the best")
+    promotion.add_argument("--registry", default="registry", help="directory (%(default)s)")
+    promotion.add_argument("--alias", default="production", help="alias to set (%(default)s)")
+    promotion.set_defaults(run=_promote)
+    return parser
+
+
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", help="the experiment's name or directory, or 'latest'")
+    parser.add_argument("--storage", default="runs", help="directory of experiments (%(default)s)")
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    results = Results.open(arguments.experiment, arguments.storage)
+    frame = results.history if arguments.history else results.trials
+    if arguments.csv:
+        with storage_errors(arguments.csv):
+            atomic_write(arguments.csv, frame.to_csv(index=False).encode())
+        print(f"wrote {arguments.csv}")
+    if arguments.parquet:
+        with storage_errors(arguments.parquet):
+            atomic_write(arguments.parquet, frame.to_parquet(index=False))
+        print(f"wrote {arguments.parquet}")
+    if not (arguments.csv or arguments.parquet):
+        print(_table(results, arguments.top))
+    return 0
+
+
+def _table(results: Results, top: int | None) -> str:
+    trials = results.trials
+    if trials.empty:
+        return f"{results.experiment.name}: no trials yet."
+    objective = results.objective
+    ranked = results.ranked()
+    shown = ranked if len(ranked) == len(trials) else _with_unvalued(ranked, trials)
+    columns = ["trial", "state", objective, "best_iteration", "iterations", "seconds"]
+    columns += [*results.searched, "attempts"]
+    shown = shown.head(top or len(shown))
+    rows = [[_plain(row[c]) for c in columns] for _, row in shown.iterrows()]
+    states = ", ".join(f"{n} {state}" for state, n in Counter(trials["state"]).items())
+    lines = [table(rows, columns), "", f"{len(trials)} trials: {states}"]
+    if not ranked.empty and objective == "val_loss":
+        lines.append(_against_unigram(results, float(ranked.iloc[0][objective])))
+    lines += [f"note: skipped the torn last line of {file}" for file in results.torn]
+    return "\n".join(lines)
+
+
+def _with_unvalued(ranked: Any, trials: Any) -> Any:
+    import pandas as pd
+
+    return pd.concat([ranked, trials.drop(ranked.index)])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _against_unigram(results: Results, best: float) -> str:
+    unigram = results.experiment.manifest["data"]["unigram_val_loss"]
+    return (
+        f"best val_loss {best:.4f} nats a token, "
+        f"{100 * (1 - best / unigram):.0f} % below a unigram model's {unigram:.4f}"
+    )
+
+
+def _best(arguments: argparse.Namespace) -> int:
+    best = Results.open(arguments.experiment, arguments.storage).best()
+    print(table([[name, _plain(value)] for name, value in best.items()], ("field", "value")))
+    return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    results = Results.open(arguments.experiment, arguments.storage)
+    directory = promote(
+        results,
+        arguments.name,
+        trial=arguments.trial,
+        registry=arguments.registry,
+        alias=arguments.alias,
+    )
+    name, version = directory.parent.name, directory.name
+    print(
+        f"promoted to {directory} ({name}:{version}, {name}@{arguments.alias})\n"
+        f"talk to it: python -m model chat {name}"
+        + ("" if arguments.registry == "registry" else f" --registry {arguments.registry}")
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,67 @@
+"""Checkpoints: written whole or not at all, and never unpickled blindly.
+
+A file is one line naming the format, one line with the SHA-256 of the rest, and then what
+``torch.save`` writes. The digest is there because a torn or altered zip archive is not always
+noticed by ``torch.load``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.errors import CheckpointError
+from model.files import atomic_write
+
+#: Number of the format written here; a newer one is refused.
+FORMAT = 1
+_MAGIC = b"dialogue-tune checkpoint "
+
+
+def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+    """Writes tensors and plain values to a file, replacing it atomically.
+
+    Raises:
+        StorageError: where the file cannot be written; an older one is left as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    payload = buffer.getbuffer()
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    header = _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n"
+    atomic_write(path, b"".join([header, payload]))
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads what `write_checkpoint` wrote, its tensors put on a device.
+
+    Raises:
+        CheckpointError: where the file is missing, damaged, foreign or of a newer format.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from None
+    first, _, rest = contents.partition(b"\n")
+    if not first.startswith(_MAGIC) or not first[len(_MAGIC) :].isdigit():
+        raise CheckpointError(f"{path}: is not a checkpoint of this project.")
+    if int(first[len(_MAGIC) :]) > FORMAT:
+        raise CheckpointError(
+            f"{path}: has format {int(first[len(_MAGIC) :])}, written by a newer version; "
+            f"this one reads up to {FORMAT}."
+        )
+    digest, _, payload = rest.partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise CheckpointError(f"{path}: is damaged: its contents do not match their digest.")
+    try:
+        loaded: dict[str, Any] = torch.load(
+            io.BytesIO(payload), map_location=device, weights_only=True
+        )
+    except (pickle.UnpicklingError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {error}") from None
+    return loaded

@@ -1,0 +1,145 @@
+"""One training run from the command line: data in, checkpoints and a model directory out.
+
+OUT/checkpoint.pt   where `--resume` goes on
+OUT/best.pt         weights at the best report
+OUT/history.jsonl   every report, one JSON object a line
+OUT/model           the model directory, at the end
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from model.batching import Batches
+from model.checkpoint import read_checkpoint
+from model.config import Config, DataConfig
+from model.data_source import open_or_prepare
+from model.errors import StorageError
+from model.evaluation import evaluate, unigram_loss
+from model.files import storage_errors
+from model.model_directory import DialogueModel, write_model_directory
+from model.prepared_data import SUFFIX, PreparedData
+from model.training import Report, Trainer
+
+
+def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool:
+    """Trains one configuration, printing a line for each report.
+
+    Args:
+        values: The fields that were given; others take their defaults.
+        out: Directory to write.
+        resume: Go on from the checkpoint in `out`.
+
+    Returns:
+        Whether training reached its end without diverging.
+
+    Raises:
+        StorageError: where `out` holds another run, or cannot be written.
+        CheckpointError: where the checkpoint to resume is damaged or of another configuration.
+    """
+    if (out / "model").exists() or ((out / "checkpoint.pt").exists() and not resume):
+        raise StorageError(
+            f"{out}: holds a training run already; choose another --out, or --resume."
+        )
+    config = Config.from_mapping(values, "command line")
+    data = open_or_prepare(values, progress=True)
+    config = replace(config, data=DataConfig(**data.settings))
+    trainer = Trainer(data, config)
+    if resume:
+        trainer.restore(out / "checkpoint.pt")
+        print(f"going on from iteration {trainer.iteration}", file=sys.stderr)
+    print(
+        f"{len(trainer.train_batches)} training examples, {len(data.vocabulary)} words, "
+        f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+        f"on {trainer.device}; a unigram model's val_loss is {unigram_loss(data):.4f}",
+        file=sys.stderr,
+    )
+    report = trainer.last_report
+    started = time.monotonic()
+    first = trainer.iteration
+    for report in trainer.run():
+        _keep(trainer, report, out)
+        _print_report(report, config, (time.monotonic() - started) / (report.iteration - first))
+    assert report is not None
+    if not (out / "best.pt").exists():
+        print("diverged before the first report; there is no model to keep", file=sys.stderr)
+        return False
+    directory = _write_model(out, config, data)
+    print(f"wrote {directory}\ntalk to it: python -m model chat {directory}", file=sys.stderr)
+    return report.state == "finished"
+
+
+def _keep(trainer: Trainer, report: Report, out: Path) -> None:
+    if report.state != "diverged":
+        if report.improved:
+            trainer.save_weights(out / "best.pt")
+        trainer.save(out / "checkpoint.pt")
+    with storage_errors(out), (out / "history.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(report.metrics) + "\n")
+
+
+def _print_report(report: Report, config: Config, seconds_per_iteration: float) -> None:
+    m = report.metrics
+    if report.state == "diverged":
+        print(f"iteration {report.iteration}: diverged, loss {m['diverged_loss']}", flush=True)
+        return
+    left = (config.training.iterations - report.iteration) * seconds_per_iteration
+    print(
+        f"iteration {report.iteration}/{config.training.iterations}: loss {m['loss']:.4f}, "
+        f"val_loss {m['val_loss']:.4f} (best {m['best_val_loss']:.4f}), "
+        f"val_perplexity {m['val_perplexity']:.1f}, grad_norm {m['grad_norm']:.2f}, "
+        f"{m['tokens_per_second']:.0f} tokens/s, {left:.0f} s left",
+        flush=True,
+    )
+
+
+def _write_model(out: Path, config: Config, data: PreparedData) -> Path:
+    best = read_checkpoint(out / "best.pt")
+    return write_model_directory(
+        out / "model",
+        weights=best["weights"],
+        config=config,
+        vocabulary=data.vocabulary,
+        metrics=best["metrics"],
+        lineage={"iteration": best["iteration"], "data_fingerprint": data.fingerprint},
+    )
+
+
+def evaluate_on(model: DialogueModel, corpus: str | None, split: str) -> dict[str, Any]:
+    """Held-out figures of a model on its own or another data set.
+
+    Words of another data set are read with the model's vocabulary, unknown ones as ``<unk>``.
+
+    Args:
+        model: The model.
+        corpus: Corpus or prepared data set; None for the one it was trained on.
+        split: ``train``, ``validation`` or ``test``.
+    """
+    given: dict[str, Any] = asdict(model.config.data)
+    if corpus is not None and corpus.endswith(SUFFIX):
+        given = {"corpus": corpus}
+    elif corpus is not None:
+        given |= {"corpus": corpus}
+    data = open_or_prepare(given, progress=True)
+    own = model.vocabulary.words == data.vocabulary.words
+    if not own:
+        data = data.with_vocabulary(model.vocabulary)
+    device = model.model.output.weight.device
+    found = evaluate(model.model, Batches(data, split, device))
+    return {
+        "model": str(model.path),
+        "split": split,
+        "examples": found.examples,
+        "tokens": found.tokens,
+        "loss": found.loss,
+        "perplexity": found.perplexity,
+        "token_accuracy": found.token_accuracy,
+        "unigram_loss": unigram_loss(data, split),
+        "same_vocabulary": own,
+    }

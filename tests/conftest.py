@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests: a tiny data set that trains in milliseconds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import Config, DataConfig
+from model.corpora import Corpus
+from model.dialogue import Dialogue
+from model.preparation import prepare_corpus
+from model.prepared_data import PreparedData
+
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+_WORDS = ("red", "green", "blue", "black", "white", "pink", "brown", "grey")
+
+
+def tiny_corpus(dialogues: int = 120) -> Corpus:
+    """Dialogues of a pattern: the last of the colours asked about is the one that is liked."""
+    lines = []
+    for i in range(dialogues):
+        first, second, third = _WORDS[i % 8], _WORDS[(i // 8) % 8], _WORDS[(i + i // 64) % 8]
+        question = f"do you like {first} {second} or {third} ?"
+        lines.append(Dialogue((question, f"i like {third} .", f"{third} is nice")))
+    return Corpus(name="tiny", dialogues=lines)
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> PreparedData:
+    config = DataConfig(corpus="tiny", min_count=1, validation_share=0.2, test_share=0.2)
+    return prepare_corpus(tiny_corpus(), config)
+
+
+@pytest.fixture
+def tiny_config():
+    """Builds a small configuration; keyword arguments change fields."""
+
+    def build(**values) -> Config:
+        small = {
+            "hidden_size": 16,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "batch_size": 8,
+            "iterations": 12,
+            "report_every": 4,
+            "learning_rate": 1e-3,
+            "device": "cpu",
+        }
+        return Config.from_mapping(small | values)
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, so that equal means equal; and two cores are soon oversubscribed."""
+    torch.set_num_threads(1)

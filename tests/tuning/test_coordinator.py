@@ -1,0 +1,217 @@
+"""The coordinator without Ray: a loop in place of the workers, deaths at every possible moment."""
+
+import random
+
+import pytest
+
+from tuning.coordinator import Coordinator, Objective
+from tuning.journal import Journal, read_journal
+from tuning.scheduling import AshaScheduler, Decision, FifoScheduler
+from tuning.search import GridSearcher, RandomSearcher, TPESearcher
+from tuning.search_space import Categorical, SearchSpace, Uniform
+
+SPACE = SearchSpace({"x": Uniform(0.0, 1.0), "y": Categorical((1, 2, 3))})
+GOAL = Objective("val_loss", "minimize")
+REPORTS = 9
+
+SEARCHERS = {
+    "random": lambda: RandomSearcher(SPACE, seed=1),
+    "grid": lambda: GridSearcher(
+        SearchSpace({"y": Categorical((1, 2, 3)), "z": Categorical(("a", "b"))})
+    ),
+    "tpe": lambda: TPESearcher(SPACE, seed=1, goal="minimize", startup_trials=4),
+}
+SCHEDULERS = {
+    "fifo": FifoScheduler,
+    "asha": lambda: AshaScheduler(rungs=(1, 3), eta=3, goal="minimize"),
+}
+
+
+def coordinator(directory, searcher="random", scheduler="fifo", trials=12, max_failures=3):
+    rows = read_journal(directory).rows if directory.exists() else []
+    result = Coordinator(
+        SEARCHERS[searcher](),
+        SCHEDULERS[scheduler](),
+        Journal(directory, next_seq=len(rows)),
+        GOAL,
+        trials=trials,
+        max_failures=max_failures,
+    )
+    result.replay(rows)
+    return result
+
+
+def loss(config, iteration):
+    """A curve that falls towards a floor given by the configuration."""
+    return config.get("x", 0.5) + config["y"] / 10 + 1 / iteration
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing is cleaned up."""
+
+
+def drive(coordinator, checkpoints, kill_after=None):
+    """Runs the assignments one at a time, as a worker would; dies after so many reports."""
+    reports = 0
+    while (assignment := coordinator.next_assignment()) is not None:
+        trial = assignment.trial
+        iteration = checkpoints.get(trial, 0) if assignment.attempt > 1 else 0
+        again = iteration > 0  # a restored trial first repeats its last report
+        while True:
+            iteration += 0 if again else 1
+            again = False
+            checkpoints[trial] = iteration  # written before the report
+            if kill_after is not None and reports == kill_after:
+                raise Killed
+            reports += 1
+            decision = coordinator.report(
+                trial,
+                iteration,
+                {"val_loss": loss(assignment.config, iteration), "iteration": iteration},
+                state="finished" if iteration == REPORTS else "running",
+            )
+            if decision is Decision.STOP:
+                break
+    return reports
+
+
+def summary(coordinator):
+    return {
+        trial: (record.config, record.state, record.iteration, record.value)
+        for trial, record in coordinator.trials.items()
+    }
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+class TestDeath:
+    def test_killed_anywhere_and_resumed_is_as_if_never_killed(self, tmp_path, searcher, scheduler):
+        quiet = coordinator(tmp_path / "quiet", searcher, scheduler)
+        total = drive(quiet, {})
+        expected = summary(quiet)
+        for kill_after in random.Random(0).sample(range(total), 6):
+            directory, checkpoints = tmp_path / f"killed{kill_after}", {}
+            with pytest.raises(Killed):
+                drive(coordinator(directory, searcher, scheduler), checkpoints, kill_after)
+            resumed = coordinator(directory, searcher, scheduler)
+            drive(resumed, checkpoints)
+            assert summary(resumed) == expected
+            self.check_journal(directory)
+
+    def test_killed_again_and_again(self, tmp_path, searcher, scheduler):
+        quiet = coordinator(tmp_path / "quiet", searcher, scheduler)
+        drive(quiet, {})
+        checkpoints, directory = {}, tmp_path / "killed"
+        deaths = 0
+        while True:
+            resumed = coordinator(directory, searcher, scheduler)
+            try:
+                drive(resumed, checkpoints, kill_after=3)
+                break
+            except Killed:
+                deaths += 1
+        assert deaths > 5
+        assert summary(resumed) == summary(quiet)
+        self.check_journal(directory)
+
+    def check_journal(self, directory):
+        """Unique ids, monotone progress within an attempt, nothing after a trial's end."""
+        rows = read_journal(directory).rows
+        proposed = [r.trial for r in rows if r.kind == "proposed"]
+        assert proposed == list(range(len(proposed)))
+        assert [r.seq for r in rows] == list(range(len(rows)))
+        last, ended = {}, set()
+        for row in rows:
+            if row.trial is None:
+                continue
+            assert row.trial not in ended
+            if row.kind == "report":
+                assert row.iteration > last.get((row.trial, row.attempt), 0)
+                last[row.trial, row.attempt] = row.iteration
+            if row.state not in ("running", None):
+                ended.add(row.trial)
+
+
+def test_value_is_the_running_minimum(tmp_path):
+    c = coordinator(tmp_path, trials=1)
+    c.next_assignment()
+    for iteration, value in enumerate([3.0, 2.0, float("nan"), 2.5, None], start=1):
+        c.report(0, iteration, {"val_loss": value})
+    assert [r.values for r in read_journal(tmp_path).rows if r.kind == "report"] == [
+        [3.0],
+        [2.0],
+        [2.0],
+        [2.0],
+        [2.0],
+    ]
+    assert c.best == (0, 2.0)
+
+
+def test_a_diverged_trial_is_stopped_and_keeps_its_best(tmp_path):
+    c = coordinator(tmp_path, trials=1)
+    c.next_assignment()
+    c.report(0, 1, {"val_loss": 3.0})
+    assert c.report(0, 2, {"val_loss": 3.0}, state="diverged") is Decision.STOP
+    assert (c.trials[0].state, c.trials[0].value) == ("diverged", 3.0)
+    assert c.done
+
+
+def test_failures_are_retried_and_then_given_up(tmp_path):
+    c = coordinator(tmp_path, trials=1, max_failures=2)
+    assert c.next_assignment().attempt == 1
+    c.report(0, 1, {"val_loss": 3.0})
+    c.failed(0, "ValueError: first")
+    assert not c.done
+    assert c.next_assignment().attempt == 2
+    c.failed(0, "ValueError: second")
+    assert c.next_assignment() is None
+    assert c.done
+    assert c.trials[0].state == "failed"
+    reasons = [r.reason for r in read_journal(tmp_path).rows if r.kind == "failed"]
+    assert reasons == ["ValueError: first", "ValueError: second"]
+
+
+def test_a_failure_before_a_death_is_remembered_after_it(tmp_path):
+    c = coordinator(tmp_path, trials=1, max_failures=2)
+    c.next_assignment()
+    c.failed(0, "first")
+    c = coordinator(tmp_path, trials=1, max_failures=2)
+    assert c.next_assignment().attempt == 2
+    c.failed(0, "second")
+    assert c.done
+
+
+def test_a_rolled_back_trial_gets_the_decisions_it_got_before(tmp_path):
+    """Checkpoints rarer than reports: iterations 2 and 3 are run again, and told to nobody."""
+    c = coordinator(tmp_path, trials=1)
+    told = []
+    c.searcher.report = lambda *arguments: told.append(arguments)
+    c.next_assignment()
+    for iteration in (1, 2, 3):
+        c.report(0, iteration, {"val_loss": 4.0 - iteration})
+    c.failed(0, "node lost")
+    c.next_assignment()
+    for iteration in (1, 2, 3, 4):
+        c.report(0, iteration, {"val_loss": 4.0 - iteration})
+    assert [iteration for _, iteration, _ in told] == [1, 2, 3, 4]
+
+
+def test_the_grid_ends_by_itself(tmp_path):
+    c = coordinator(tmp_path, "grid", trials=None)
+    drive(c, {})
+    assert c.done
+    assert len(c.trials) == 6
+
+
+def test_listeners_hear_a_row_after_it_was_written(tmp_path):
+    c = coordinator(tmp_path, trials=1)
+    heard = []
+
+    class Listener:
+        def heard(self, row):
+            heard.append((row.kind, len(read_journal(tmp_path).rows)))
+
+    c.listeners = [Listener()]
+    c.next_assignment()
+    c.report(0, 1, {"val_loss": 1.0})
+    assert heard == [("proposed", 1), ("report", 2)]

@@ -1,0 +1,105 @@
+"""Two thin adapters that show the coordinator to Ray Tune as a searcher and a scheduler.
+
+Ray Tune starts, places and restarts the processes; what to run and what to decide comes from the
+`Coordinator` alone. The adapters hold no state worth keeping, and are pickled empty: Ray writes a
+``tuner.pkl``, and nothing of ours should be in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as RaySearcher
+
+from model.training import Report
+from tuning.coordinator import Coordinator
+from tuning.scheduling import Decision
+
+_DECISIONS = {Decision.CONTINUE: TrialScheduler.CONTINUE, Decision.STOP: TrialScheduler.STOP}
+
+
+class SearchAdapter(RaySearcher):  # type: ignore[misc]
+    """Hands Ray the coordinator's assignments, at most `concurrency` at a time.
+
+    Args:
+        coordinator: Asked for assignments, and told of failed attempts.
+        concurrency: Trials that may be live at once.
+    """
+
+    def __init__(self, coordinator: Coordinator, concurrency: int) -> None:
+        super().__init__()
+        self.coordinator = coordinator
+        self.concurrency = concurrency
+        self.running: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next assignment; None for "not now", and Ray's FINISHED when all is done."""
+        if self.coordinator.done:
+            return str(RaySearcher.FINISHED)
+        if len(self.running) >= self.concurrency:
+            return None
+        assignment = self.coordinator.next_assignment()
+        if assignment is None:
+            return str(RaySearcher.FINISHED) if self.coordinator.done else None
+        self.running[trial_id] = assignment.trial
+        return {
+            "trial": assignment.trial,
+            "attempt": assignment.attempt,
+            "config": assignment.config,
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the coordinator has heard of the report through the scheduler."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The attempt has left its process; an error is the coordinator's to judge."""
+        trial = self.running.pop(trial_id, None)
+        if error and trial is not None:
+            self.coordinator.failed(trial, self.reasons.pop(trial_id, "unknown error"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Ray asks now and then; the journal is our state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never used, see `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
+    """Passes each report to the coordinator, and its decision back."""
+
+    def __init__(self, search: SearchAdapter) -> None:
+        super().__init__()
+        self.search = search
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray with each report, before anything is done about it."""
+        report: Report = result["report"]
+        decision = self.search.coordinator.report(
+            trial.config["trial"],
+            report.iteration,
+            report.metrics,
+            state=report.state,
+            worker=result["worker"],
+        )
+        return str(_DECISIONS[decision])
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keeps the reason, for `SearchAdapter.on_trial_complete`, which Ray calls next."""
+        text = str(trial.get_error() or "the worker died")
+        self.search.reasons[trial.trial_id] = last_line(text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def last_line(traceback: str) -> str:
+    """The last line of a traceback that says something: the error itself."""
+    lines = [line.strip() for line in traceback.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown error"

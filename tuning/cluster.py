@@ -1,0 +1,120 @@
+"""Ray: starting it or connecting to it, shipping our code, and asking what it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import ResourceError
+
+#: Set before Ray is imported: it reads them then.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+#: What the workers need; everything else of the checkout stays here.
+_SHIPPED = ("model", "tuning")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial holds while it runs.
+
+    Attributes:
+        cpus: CPU cores, a whole number or a fraction.
+        gpus: GPUs, a whole number or a fraction.
+    """
+
+    cpus: float = 1
+    gpus: float = 0
+
+    def request(self) -> dict[str, float]:
+        """As Ray's resource names."""
+        return {"CPU": self.cpus, "GPU": self.gpus}
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connects to a Ray cluster, or starts one on this machine, for the time of a block.
+
+    Args:
+        address: Of an existing cluster (``auto``, ``host:port`` or ``ray://host:port``); None
+            starts Ray here, and ends it afterwards.
+
+    Raises:
+        ResourceError: where no cluster answers at the address.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # A token of this process alone: other users of the machine cannot use our cluster, and
+        # Ray does not write one into the home directory.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    import ray
+
+    if ray.is_initialized():  # a notebook's or a test's cluster: use it, and leave it as it is
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        # Nobody else can reach a cluster that listens on the loopback address alone.
+        options |= {"address": "local", "include_dashboard": False}
+        options |= {"_node_ip_address": "127.0.0.1"}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(runtime_env=runtime_environment(), **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"--address {address}: no Ray cluster answers: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def runtime_environment() -> dict[str, Any]:
+    """Ships our packages to the workers, without data, experiments or secrets."""
+    root = Path(__file__).resolve().parents[1]
+    return {
+        "py_modules": [str(root / package) for package in _SHIPPED],
+        "excludes": ["__pycache__"],
+        "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
+    }
+
+
+def fitting(resources: Resources) -> int:
+    """How many trials the cluster can run at once.
+
+    Raises:
+        ResourceError: where one trial alone is more than any node has, said at once instead of
+            waiting for ever.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
+    count = sum(
+        min((int(node.get(name, 0) / amount) for name, amount in wanted.items()), default=1)
+        for node in nodes
+    )
+    if count == 0:
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+        has = "; ".join(
+            ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")) for node in nodes
+        )
+        raise ResourceError(
+            f"a trial asks for {asked}, but no node has that much (the nodes have: {has}); "
+            "lower --cpus-per-trial or --gpus-per-trial."
+        )
+    return count

@@ -1,0 +1,240 @@
+"""An experiment's directory: everything about a search, in files that need no Ray to be read.
+
+runs/NAME/experiment.json    the manifest: sweep, seeds, versions, data, commit, command line
+runs/NAME/data.safetensors   the prepared data set, so that a resume needs nothing else
+runs/NAME/journal/           what happened, see ``tuning.journal``
+runs/NAME/trials/            the best weights of every trial, see ``tuning.trial_files``
+runs/NAME/wandb/             Weights & Biases' files, when it runs offline
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from model.errors import ExperimentError
+from model.evaluation import unigram_loss
+from model.files import atomic_write_json, storage_errors
+from model.model_directory import valid_name
+from model.prepared_data import PreparedData
+from model.validation import did_you_mean
+from tuning.coordinator import Objective
+from tuning.journal import check_format
+from tuning.sweep_file import Sweep, parse_sweep
+
+#: Number of the format written here; a newer one is refused.
+FORMAT = 1
+MANIFEST = "experiment.json"
+#: Stands for the newest experiment wherever a name is asked for.
+LATEST = "latest"
+_PACKAGES = ("torch", "ray", "optuna", "wandb", "pandas", "numpy")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment on disk.
+
+    Attributes:
+        path: Its directory.
+        manifest: What was asked for and in which environment; never changed afterwards.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls,
+        storage: Path,
+        name: str,
+        sweep: Sweep,
+        data: PreparedData,
+        *,
+        seed: int,
+        trials: int | None,
+        settings: Mapping[str, Any],
+        command: Sequence[str] = (),
+    ) -> Experiment:
+        """Makes the directory, with the manifest and the data.
+
+        Args:
+            storage: Directory of all experiments, reachable by every worker.
+            name: Letters, digits, ``._-``; must not be taken.
+            sweep: What is searched, overrides included.
+            data: The prepared data set.
+            seed: Seed of the searcher.
+            trials: How many trials, or None for all points of a grid.
+            settings: Resources and tracking, kept for a resume.
+            command: The command line, for the record.
+
+        Raises:
+            ExperimentError: where the name is taken or cannot be one.
+            StorageError: where nothing can be written.
+        """
+        if not valid_name(name):
+            raise ExperimentError(
+                f"{name!r}: cannot name an experiment; use letters, digits and ._- only."
+            )
+        path = storage.resolve() / name
+        if (path / MANIFEST).exists():
+            raise ExperimentError(
+                f"{path}: exists already; choose another --name, "
+                f"or go on with it: python -m tuning resume {name}"
+            )
+        manifest = {
+            "format": FORMAT,
+            "name": name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sweep_file": sweep.source,
+            "sweep": sweep.to_mapping(),
+            "seed": seed,
+            "trials": trials,
+            "objectives": [{"name": sweep.metric, "goal": sweep.goal}],
+            "settings": dict(settings),
+            "data": {
+                "fingerprint": data.fingerprint,
+                "settings": data.settings,
+                "counts": data.counts,
+                "unigram_val_loss": unigram_loss(data, "validation"),
+            },
+            "command": list(command),
+            "commit": git_commit(),
+            "versions": versions(),
+        }
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        data.save(path / "data.safetensors")
+        atomic_write_json(path / MANIFEST, manifest)  # last: it makes the directory an experiment
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, reference: str | Path, storage: str | Path = "runs") -> Experiment:
+        """Opens an experiment by its directory, its name in a storage directory, or ``latest``.
+
+        Raises:
+            ExperimentError: where it is unknown (with the nearest name), damaged or newer.
+        """
+        path = _find(reference, Path(storage))
+        file = path / MANIFEST
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ExperimentError(f"{file}: cannot be read: {error}") from None
+        check_format(manifest.get("format") if isinstance(manifest, dict) else None, file)
+        return cls(path.resolve(), manifest)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.manifest["name"])
+
+    @property
+    def journal(self) -> Path:
+        """Directory of the journal."""
+        return self.path / "journal"
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, which everything is chosen by."""
+        return Objective(**self.manifest["objectives"][0])
+
+    def sweep(self) -> Sweep:
+        """What is searched, as the manifest has it."""
+        return parse_sweep(self.manifest["sweep"], str(self.path / MANIFEST))
+
+    def data(self) -> PreparedData:
+        """The prepared data set."""
+        return PreparedData.open(self.path / "data.safetensors")
+
+    def lock(self) -> IO[str]:
+        """Takes the right to write; it is given back when the file is closed or we die.
+
+        Raises:
+            ExperimentError: where another driver has it.
+        """
+        with storage_errors(self.path):
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise ExperimentError(f"{self.path}: is being run by {owner}.") from None
+        file.truncate(0)
+        file.write(f"{platform.node()}, process {os.getpid()}")
+        file.flush()
+        return file
+
+    def is_running(self) -> bool:
+        """Whether a driver has the lock now."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with (self.path / ".lock").open("r", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def _find(reference: str | Path, storage: Path) -> Path:
+    known = list_experiments(storage)
+    if reference == LATEST and known:
+        return known[-1]
+    for path in (Path(reference), storage / reference):
+        if (path / MANIFEST).is_file():
+            return path
+    hint = did_you_mean(str(reference), [p.name for p in known]) if known else "."
+    raise ExperimentError(
+        f"{reference}: unknown experiment{hint}"
+        + ("" if known else f" There are none in {storage}; start one: python -m tuning run FILE")
+    )
+
+
+def list_experiments(storage: Path) -> list[Path]:
+    """Directories of the experiments in a storage directory, the newest last."""
+    if not storage.is_dir():
+        return []
+    manifests = [p / MANIFEST for p in storage.iterdir() if (p / MANIFEST).is_file()]
+    return [m.parent for m in sorted(manifests, key=lambda m: m.stat().st_mtime_ns)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the project's checkout, with ``+changes`` where files differ from it."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

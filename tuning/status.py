@@ -1,0 +1,50 @@
+"""How an experiment stands, read from its files alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from tuning.experiment import Experiment
+from tuning.journal import read_journal
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of ``python -m tuning list``.
+
+    Attributes:
+        name: The experiment's name.
+        state: ``running``, ``complete`` or ``interrupted``.
+        trials: How many ended of how many, ``3/12``.
+        best: Best value of the objective so far, or None.
+        created: When, in UTC.
+    """
+
+    name: str
+    state: str
+    trials: str
+    best: float | None
+    created: str
+
+
+def status(experiment: Experiment) -> Status:
+    """Reads how an experiment stands."""
+    rows = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
+    states = {row.trial: row.state for row in rows if row.trial is not None}
+    ended = sum(n for state, n in Counter(states.values()).items() if state != "running")
+    best: float | None = None
+    for row in rows:
+        for value in row.values[:1]:
+            if experiment.objective.better(value, best):
+                best = value
+    complete = any(row.kind == "ended" and row.reason == "complete" for row in rows[-1:])
+    state = "complete" if complete else "running" if experiment.is_running() else "interrupted"
+    target = experiment.manifest["trials"]
+    return Status(
+        name=experiment.name,
+        state=state,
+        trials=f"{ended}/{target if target is not None else len(states)}",
+        best=best,
+        created=str(experiment.manifest["created"]),
+    )

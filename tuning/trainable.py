@@ -1,0 +1,99 @@
+"""The Ray Tune trainable: one trial after another in one reused process.
+
+Ray calls `step` once for each report. The trial's files are written before a report is returned,
+and a restarted trial first returns again the report its checkpoint was written at: the driver
+knows it or does not, and either way nothing is lost and nothing counted twice (see
+``tuning.coordinator``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from model.config import Config
+from model.prepared_data import PreparedData
+from model.training import Report, Trainer
+from tuning.trial_files import TrialFiles
+
+
+class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
+    """Trains the configuration of an `Assignment` (``trial``, ``attempt``, ``config``)."""
+
+    def setup(
+        self, config: dict[str, Any], data: np.ndarray | None = None, experiment: str = ""
+    ) -> None:
+        """Called once for each process; `reset_config` takes the trials after the first.
+
+        Args:
+            config: The assignment, as a mapping.
+            data: The bytes of the prepared data set, read in place from the object store.
+            experiment: The experiment's directory.
+        """
+        assert data is not None
+        self.data = PreparedData.from_buffer(data, "object store")
+        self.experiment = Path(experiment)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial. Nothing here can fail: work begins in `step`, which may."""
+        self.assignment = new_config
+        self.trainer: Trainer | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Trains up to the next report."""
+        started = time.perf_counter()
+        if self.trainer is None:
+            report = self._begin()
+            if report is not None:
+                return self._result(report, started)
+        assert self.trainer is not None
+        report = self.trainer.train_interval()
+        saving = time.perf_counter()
+        self._save(report)
+        report.metrics["save_seconds"] = time.perf_counter() - saving
+        return self._result(report, started)
+
+    def _begin(self) -> Report | None:
+        """Builds the trainer; returns the report it was restored to, if it was."""
+        config = Config.from_mapping(self.assignment["config"], source="trial")
+        torch.set_num_threads(config.training.threads or self._cpus())
+        trainer = Trainer(self.data, config)
+        self.files = TrialFiles(self.experiment, self.assignment["trial"])
+        report, self.refused = (
+            self.files.restore(trainer) if self.assignment["attempt"] > 1 else (None, [])
+        )
+        self.trainer = trainer
+        return report
+
+    def _cpus(self) -> int:
+        resources = self.trial_resources
+        return max(1, int(resources.head_cpus)) if resources is not None else 1
+
+    def _save(self, report: Report) -> None:
+        assert self.trainer is not None
+        if report.state == "diverged":
+            return
+        if report.improved:
+            self.files.save_best(self.trainer)
+        training = self.trainer.config.training
+        number = -(-report.iteration // training.report_every)
+        if report.state == "finished" or number % training.checkpoint_every == 0:
+            self.files.save(self.trainer)
+
+    def _result(self, report: Report, started: float) -> dict[str, Any]:
+        report.metrics["step_seconds"] = time.perf_counter() - started
+        return {"report": report, "worker": f"{self.get_current_ip_pid()[0]}:{os.getpid()}"}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Ray asks for none: the trial's own files are its checkpoints."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to do, see `save_checkpoint`."""

@@ -1,0 +1,90 @@
+"""The files of one trial: checkpoints to go on from, and the weights of its best report.
+
+    trials/0007/checkpoint-00000300.pt   everything training needs, at iteration 300
+    trials/0007/best.pt                  weights and figures at the best report so far
+
+The trial's process writes them before it reports, so that a report in the journal is a promise
+that its files are there. The two newest checkpoints are kept while a trial runs, in case the
+newest is damaged; when the journal says that the trial has ended, the driver removes both.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from model.errors import CheckpointError
+from model.files import storage_errors
+from model.training import Report, Trainer
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
+_KEPT = 2
+
+
+class TrialFiles:
+    """Where a trial keeps its files.
+
+    Args:
+        experiment: The experiment's directory, reachable by every worker.
+        trial: Number of the trial.
+    """
+
+    def __init__(self, experiment: Path, trial: int) -> None:
+        self.directory = experiment / "trials" / f"{trial:04d}"
+
+    @property
+    def best(self) -> Path:
+        """Weights at the best report so far."""
+        return self.directory / "best.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints there are, the newest first."""
+        if not self.directory.is_dir():
+            return []
+        found = [p for p in self.directory.iterdir() if _CHECKPOINT.fullmatch(p.name)]
+        return sorted(found, reverse=True)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes a checkpoint of now, and removes all but the newest two.
+
+        Raises:
+            StorageError: where it cannot be written; the older ones are left as they were.
+        """
+        self._make_directory()
+        trainer.save(self.directory / f"checkpoint-{trainer.iteration:08d}.pt")
+        for old in self.checkpoints()[_KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def save_best(self, trainer: Trainer) -> None:
+        """Writes the weights of now as the best ones."""
+        self._make_directory()
+        trainer.save_weights(self.best)
+
+    def _make_directory(self) -> None:
+        with storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+
+    def restore(self, trainer: Trainer) -> tuple[Report | None, list[str]]:
+        """Brings a trainer to the newest whole checkpoint.
+
+        Returns:
+            The report made there, or None where training begins anew; and, in words, which
+            checkpoints were refused as damaged.
+        """
+        refused: list[str] = []
+        for checkpoint in self.checkpoints():
+            try:
+                return trainer.restore(checkpoint), refused
+            except CheckpointError as error:
+                refused.append(str(error))
+        return None, refused
+
+    def remove_checkpoints(self) -> None:
+        """Removes what is only needed to go on; the best weights stay."""
+        for checkpoint in self.checkpoints():
+            checkpoint.unlink(missing_ok=True)
+
+
+def best_file(experiment: Path, trial: int) -> Path:
+    """Where the best weights of a trial are, if it has any."""
+    return TrialFiles(experiment, trial).best

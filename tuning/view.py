@@ -1,0 +1,157 @@
+"""What a person sees of a running search: a compact table, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tuning.coordinator import Coordinator
+from tuning.journal import Row
+
+_STATE_WORDS = ("finished", "stopped", "diverged", "failed")
+
+
+class LiveView:
+    """Listens to a coordinator and shows how the search goes.
+
+    Args:
+        coordinator: Its trials are shown.
+        name: The experiment's name.
+        concurrency: Trials trained at once, for the time left.
+        searched: Names of the searched fields, shown for the best trial.
+        console: Where to write; a terminal gets a live table, anything else plain lines.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        name: str,
+        *,
+        concurrency: int,
+        searched: list[str],
+        console: Console | None = None,
+    ) -> None:
+        self.coordinator = coordinator
+        self.name = name
+        self.concurrency = concurrency
+        self.searched = searched
+        self.console = console or Console(stderr=True)
+        self._started = time.monotonic()
+        self._trial_started: dict[int, float] = {}
+        self._durations: list[float] = []
+        self._notes: list[str] = []
+        self._live = (
+            Live(self, console=self.console, refresh_per_second=2, transient=True)
+            if self.console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> LiveView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Says something once: a warning, say."""
+        self.console.print(Text(text, style="yellow"), soft_wrap=True)
+
+    def heard(self, row: Row) -> None:
+        """Takes a row of the journal."""
+        if row.trial is None:
+            return
+        if row.kind in ("proposed", "restarted"):
+            self._trial_started[row.trial] = time.monotonic()
+        elif row.state in _STATE_WORDS:
+            started = self._trial_started.pop(row.trial, None)
+            if started is not None:
+                self._durations.append(time.monotonic() - started)
+            if self._live is None:
+                self.console.print(self._line(row), highlight=False, soft_wrap=True)
+        elif row.kind == "failed":
+            self.note(f"trial {row.trial}: attempt {row.attempt} failed, restarting: {row.reason}")
+
+    def _line(self, row: Row) -> str:
+        assert row.trial is not None and row.state is not None
+        record = self.coordinator.trials[row.trial]
+        value = "no value" if row.values[0] is None else f"{row.values[0]:.4f}"
+        reason = f" ({row.reason})" if row.reason else ""
+        return (
+            f"[{self._clock()}] trial {row.trial:4d} {row.state:8s} at iteration "
+            f"{record.iteration}: best {self.coordinator.objective.name} {value}{reason}; "
+            f"{self._progress()}"
+        )
+
+    def _clock(self) -> str:
+        return duration(time.monotonic() - self._started)
+
+    def _progress(self) -> str:
+        trials = self.coordinator.trials
+        states = Counter(r.state for r in trials.values())
+        ended = sum(states[word] for word in _STATE_WORDS)
+        target = self.coordinator.target
+        parts = [f"{ended}/{target} done" if target is not None else f"{ended} done"]
+        left = self._seconds_left(ended)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def _seconds_left(self, ended: int) -> float | None:
+        if not self._durations or self.coordinator.target is None:
+            return None
+        remaining = self.coordinator.target - ended
+        return remaining * sum(self._durations) / len(self._durations) / self.concurrency
+
+    def __rich__(self) -> Group:
+        """The live table, drawn anew twice a second."""
+        coordinator = self.coordinator
+        states = Counter(r.state for r in coordinator.trials.values())
+        counts = ", ".join(f"{states[w]} {w}" for w in ("running", *_STATE_WORDS) if states[w])
+        head = Text(f"{self.name}  {self._clock()}  {self._progress()}  ({counts})", style="bold")
+        table = Table(box=None, pad_edge=False)
+        for column in ("trial", "iteration", f"best {coordinator.objective.name}", "time"):
+            table.add_column(column, justify="right")
+        for trial, started in sorted(self._trial_started.items()):
+            record = coordinator.trials[trial]
+            value = "" if record.value is None else f"{record.value:.4f}"
+            elapsed = duration(time.monotonic() - started)
+            table.add_row(str(trial), str(record.iteration), value, elapsed)
+        return Group(head, Text(self._best_text(), style="green"), table)
+
+    def _best_text(self) -> str:
+        best = self.coordinator.best
+        if best is None:
+            return "no result yet"
+        trial, value = best
+        config = self.coordinator.trials[trial].config
+        chosen = ", ".join(f"{name} {short(config[name])}" for name in self.searched)
+        return (
+            f"best so far: trial {trial}, {self.coordinator.objective.name} {value:.4f}: {chosen}"
+        )
+
+
+def short(value: Any) -> str:
+    """A value as a person reads it: four significant digits for numbers."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
