@@ -88,7 +88,7 @@ def _table(results: Results, top: int | None) -> str:
     objective = results.objective
     ranked = results.ranked()
     shown = ranked if len(ranked) == len(trials) else _with_unvalued(ranked, trials)
-    columns = ["trial", "state", objective, "best_iteration", "iterations", "seconds"]
+    columns = ["trial", "state", objective, "best_iteration", "iteration", "seconds"]
     columns += [*results.searched, "attempts"]
     shown = shown.head(top or len(shown))
     rows = [[_plain(row[c]) for c in columns] for _, row in shown.iterrows()]

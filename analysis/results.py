@@ -85,7 +85,7 @@ class Results:
         """One row for each trial, in the order of proposal.
 
         Columns: trial, state, the objective at its best, the iteration of that best, the
-        objective at the last report, iterations and attempts done, seconds from first to last row,
+        objective at the last report and its iteration, attempts, seconds from first to last row,
         other metrics at the best report, every configuration field (searched ones first), worker,
         reason of a failure, and the file of the best weights (None where there is none).
         """
@@ -111,7 +111,7 @@ class Results:
             self.objective: best.metrics[self.objective] if best else None,
             "best_iteration": best.iteration if best else None,
             f"last_{self.objective}": reports[-1].metrics.get(self.objective) if reports else None,
-            "iterations": reports[-1].iteration if reports else 0,
+            "iteration": reports[-1].iteration if reports else 0,
             "attempts": last.attempt,
             "seconds": last.time - rows[0].time,
         }

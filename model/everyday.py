@@ -1,7 +1,6 @@
 """The embedded corpus "everyday": dialogues of everyday English, expanded from templates.
 
-The templates are in ``everyday.txt``, whose first lines describe the format: tables of slot
-values, and sections of templates such as ::
+The templates are in ``everyday.txt``, whose first lines describe the format in full::
 
     [table countries]
     country | capital
@@ -11,15 +10,14 @@ values, and sections of templates such as ::
     > the capital of {country} is {capital}.
     (what is/tell me) the capital of {country}? | thank you.
 
-A template is one dialogue of 2 to 6 turns; ``>`` gives the second turn that the templates below it
-share. Each is expanded into at most `LIMIT` dialogues, which form one group: held out together,
-they show how a model answers phrasings that it was not trained on.
+A template is one dialogue of 2 to 6 turns; ``>`` gives the second turn of the templates below it.
+Each is expanded into at most `LIMIT` dialogues, which form one group: held out together, they
+show how a model answers phrasings that it was not trained on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -41,10 +39,77 @@ Row = dict[str, str]
 
 @dataclass
 class Templates:
-    """What a template file holds: rows of the tables by column name, and templates by identity."""
+    """The rows of tables by column, the turns of templates by identity, as read line by line."""
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
     turns: dict[str, list[str]] = field(default_factory=dict)
+    _kind: str = ""
+    _name: str = ""
+    _columns: list[str] = field(default_factory=list)
+    _reply: list[str] = field(default_factory=list)
+    _count: int = 0
+
+    def read(self, text: str) -> None:
+        """Reads one line; raises a ValueError that says what is wrong with it."""
+        cells = [cell.strip() for cell in text.removeprefix(">").split("|")]
+        if text.startswith("["):
+            self._open_section(text)
+        elif not self._kind:
+            raise ValueError(f"expected a section before {text!r}")
+        elif "" in cells:
+            raise ValueError(f"an empty cell or turn in {text!r}")
+        elif self._kind == "table":
+            self._read_row(cells)
+        elif text.startswith(">"):
+            self._reply = cells
+        else:
+            self._read_template([cells[0], *self._reply, *cells[1:]])
+
+    def _open_section(self, text: str) -> None:
+        header = _HEADER.fullmatch(text)
+        if not header:
+            raise ValueError(f"expected [table NAME] or [dialogues NAME], but got {text!r}")
+        self._kind, self._name = header.groups()
+        if f"{self._name}-1" in self.turns:
+            raise ValueError(f"a second section of dialogues {self._name!r}")
+        self._columns, self._reply, self._count = [], [], 0
+
+    def _read_row(self, cells: list[str]) -> None:
+        if not self._columns:
+            self._columns, rows = cells, list[Row]()
+            for column in cells:
+                if column in self.tables:
+                    raise ValueError(f"a second column {column!r}")
+                self.tables[column] = rows
+        elif len(cells) != len(self._columns):
+            raise ValueError(f"expected {len(self._columns)} cells, but got {len(cells)}")
+        else:
+            self.tables[self._columns[0]].append(dict(zip(self._columns, cells, strict=True)))
+
+    def _read_template(self, turns: list[str]) -> None:
+        if not 2 <= len(turns) <= 6:
+            raise ValueError(f"a template has 2 to 6 turns, but got {len(turns)}")
+        for turn in turns:
+            for column in _SLOT.findall(turn):
+                if not self.tables.get(column):
+                    raise ValueError(f"no table has a row for {{{column}}} in {turn!r}")
+            if re.search(r"[(){}/]", _ALTERNATIVES.sub("", _SLOT.sub("", turn))):
+                raise ValueError(f"expected {{column}} and (this/that), but got {turn!r}")
+        self._count += 1
+        self.turns[f"{self._name}-{self._count}"] = turns
+
+
+def parse(file: Path) -> Templates:
+    """Reads and checks a file of templates; a `CorpusFormatError` names a malformed line."""
+    templates = Templates()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        try:
+            if text and not text.startswith("#"):
+                templates.read(text)
+        except ValueError as error:
+            raise CorpusFormatError(file, f"{error}.", number) from None
+    return templates
 
 
 def dialogues(file: Path = FILE) -> list[Dialogue]:
@@ -60,117 +125,20 @@ def dialogues(file: Path = FILE) -> list[Dialogue]:
     return [
         Dialogue(turns, group)
         for position, group in enumerate(templates.turns)
-        for turns in _expand(group, templates.turns[group], templates.rows, position * LIMIT)
+        for turns in _expand(templates, group, position * LIMIT)
     ]
 
 
-def parse(file: Path) -> Templates:
-    """Reads and checks a file of templates.
-
-    Raises:
-        CorpusFormatError: naming the line that is malformed.
-    """
-    templates = Templates()
-    names: set[str] = set()
-    kind = name = reply = ""
-    columns: list[str] = []
-    table: list[Row] = []
-    number = 0
-    for place, text in _lines(file):
-        cells = [cell.strip() for cell in text.removeprefix(">").split("|")]
-        try:
-            if text.startswith("["):
-                kind, name = _read_header(text, names)
-                reply, columns, table, number = "", [], [], 0
-            elif not kind:
-                raise ValueError(f"expected a section before {text!r}")
-            elif "" in cells:
-                raise ValueError(f"an empty cell or turn in {text!r}")
-            elif kind == "table" and not columns:
-                columns = _read_columns(cells, templates.rows)
-                templates.rows.update(dict.fromkeys(columns, table))
-            elif kind == "table":
-                table.append(_read_row(cells, columns))
-            elif text.startswith(">"):
-                reply = _check_reply(cells, templates.rows)
-            else:
-                turns = [cells[0], reply, *cells[1:]] if reply else cells
-                number += 1
-                templates.turns[f"{name}-{number}"] = _check_turns(turns, templates.rows)
-        except ValueError as error:
-            raise CorpusFormatError(file, f"{error}.", place) from None
-    return templates
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        text = line.strip()
-        if text and not text.startswith("#"):
-            yield place, text
-
-
-def _read_header(text: str, names: set[str]) -> tuple[str, str]:
-    header = _HEADER.fullmatch(text)
-    if not header:
-        raise ValueError(f"expected [table NAME] or [dialogues NAME], but got {text!r}")
-    if text in names:
-        raise ValueError(f"a second section {text!r}")
-    names.add(text)
-    return header[1], header[2]
-
-
-def _read_columns(cells: list[str], rows: dict[str, list[Row]]) -> list[str]:
-    for column in cells:
-        if column in rows or cells.count(column) > 1:
-            raise ValueError(f"a second column {column!r}")
-    return cells
-
-
-def _read_row(cells: list[str], columns: list[str]) -> Row:
-    if len(cells) != len(columns):
-        raise ValueError(f"expected {len(columns)} cells, but got {len(cells)}")
-    return dict(zip(columns, cells, strict=True))
-
-
-def _check_reply(cells: list[str], rows: dict[str, list[Row]]) -> str:
-    if len(cells) > 1:
-        raise ValueError("a shared reply is a single turn")
-    _check_turn(cells[0], rows)
-    return cells[0]
-
-
-def _check_turns(turns: list[str], rows: dict[str, list[Row]]) -> list[str]:
-    if not 2 <= len(turns) <= 6:
-        raise ValueError(f"a template has 2 to 6 turns, but got {len(turns)}")
-    for turn in turns:
-        _check_turn(turn, rows)
-    return turns
-
-
-def _check_turn(turn: str, rows: dict[str, list[Row]]) -> None:
-    for column in _SLOT.findall(turn):
-        if not rows.get(column):
-            raise ValueError(f"no table has a row for the slot {{{column}}} of {turn!r}")
-    rest = _ALTERNATIVES.sub("", _SLOT.sub("", turn))
-    if re.search(r"[(){}/]", rest):
-        raise ValueError(f"a slot or alternatives not written {{column}} or (a/b) in {turn!r}")
-
-
-def _expand(
-    group: str, turns: list[str], rows: dict[str, list[Row]], start: int
-) -> Iterator[tuple[str, ...]]:
-    """Yields distinct dialogues of one template: rows in turn from `start`, alternatives drawn."""
+def _expand(templates: Templates, group: str, start: int) -> list[tuple[str, ...]]:
+    """At most `LIMIT` distinct dialogues: rows in turn from `start`, alternatives at random."""
+    template = templates.turns[group]
+    tables = [templates.tables[column] for column in _SLOT.findall(" ".join(template))]
     random = Random(group)
-    tables = [rows[column] for column in _SLOT.findall(" ".join(turns))]
-    seen: set[tuple[str, ...]] = set()
+    distinct: dict[tuple[str, ...], None] = {}
     for draw in range(start, start + 8 * LIMIT):
-        values: Row = {}
-        for table in tables:
-            values |= table[draw % len(table)]
-        dialogue = tuple(_fill(turn, values, random) for turn in turns)
-        if dialogue not in seen and len(seen) < LIMIT:
-            seen.add(dialogue)
-            yield dialogue
+        values = {name: value for rows in tables for name, value in rows[draw % len(rows)].items()}
+        distinct[tuple(_fill(turn, values, random) for turn in template)] = None
+    return list(distinct)[:LIMIT]
 
 
 def _fill(turn: str, values: Row, random: Random) -> str:

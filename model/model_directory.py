@@ -13,6 +13,7 @@ or ``NAME:VERSION``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -30,7 +31,7 @@ from model.checkpoint import read_checkpoint, write_checkpoint
 from model.config import Config
 from model.decoding import greedy
 from model.errors import CheckpointError, ConfigurationError, ModelDirectoryError
-from model.files import atomic_write, sha256_of, storage_errors
+from model.files import atomic_write, reason_of, sha256_of, storage_errors
 from model.seq2seq import Seq2Seq
 from model.text import normalise
 from model.training import resolve_device
@@ -40,6 +41,8 @@ from model.vocabulary import EOS, PAD, Vocabulary
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
 MANIFEST = "manifest.json"
+#: The files that a manifest names.
+_FILES = ("config.json", "metrics.json", "vocabulary.json", "weights.pt")
 _SEAL = "manifest_sha256"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -75,8 +78,9 @@ def write_model_directory(
         ModelDirectoryError: where the directory exists already.
         StorageError: where it cannot be written.
     """
+    taken = ModelDirectoryError(f"{directory}: exists already; versions are never overwritten.")
     if directory.exists():
-        raise ModelDirectoryError(f"{directory}: exists already; versions are never overwritten.")
+        raise taken
     building = directory.with_name(f".building-{secrets.token_hex(8)}")
     with storage_errors(directory):
         building.mkdir(parents=True)
@@ -87,8 +91,10 @@ def write_model_directory(
             atomic_write(building / "metrics.json", canonical_json(dict(metrics)))
             atomic_write(building / MANIFEST, canonical_json(_manifest(building, lineage)))
             building.rename(directory)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(building, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise taken from None  # by another process, since we looked
             raise
     return directory
 
@@ -132,9 +138,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(text)
     except OSError as error:
         raise ModelDirectoryError(
-            f"{directory}: is not a model directory: {MANIFEST}: {error.strerror}."
+            f"{directory}: is not a model directory: {MANIFEST}: {reason_of(error)}."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelDirectoryError(f"{file}: is damaged: not JSON.") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ModelDirectoryError(f"{file}: is not a manifest of this project.")
@@ -143,11 +149,21 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"{file}: has format {manifest['format']}, written by a newer version; "
             f"this one reads {FORMAT}."
         )
-    unsealed = {key: value for key, value in manifest.items() if key != _SEAL}
-    seal = hashlib.sha256(canonical_json(unsealed)).hexdigest()
-    if manifest.get(_SEAL) != seal or canonical_json(manifest) != text:
+    if not _is_sealed(manifest, text):
         raise ModelDirectoryError(f"{file}: was changed after the model was written.")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or tuple(sorted(files)) != _FILES:
+        raise ModelDirectoryError(f"{file}: does not name the files of a model.")
     return manifest
+
+
+def _is_sealed(manifest: dict[str, Any], text: bytes) -> bool:
+    unsealed = {key: value for key, value in manifest.items() if key != _SEAL}
+    try:
+        seal = hashlib.sha256(canonical_json(unsealed)).hexdigest()
+        return bool(manifest.get(_SEAL) == seal and canonical_json(manifest) == text)
+    except ValueError:  # NaN or infinity, which we never write
+        return False
 
 
 @dataclass(frozen=True)
@@ -198,6 +214,13 @@ class DialogueModel:
         return decoded
 
 
+#: What files raise that fit their digests and yet make no sense: somebody sealed them anew.
+_UNREADABLE = (
+    *(ConfigurationError, CheckpointError, OSError),
+    *(RuntimeError, ValueError, KeyError, TypeError, AttributeError),
+)
+
+
 def load(
     reference: str | Path, registry: str | Path = "registry", device: str = "auto"
 ) -> DialogueModel:
@@ -218,13 +241,14 @@ def load(
         vocabulary = Vocabulary.from_list(_read_json(directory / "vocabulary.json"))
         model = Seq2Seq(config.model, len(vocabulary))
         model.load_state_dict(read_checkpoint(directory / "weights.pt")["weights"])
-    except (ConfigurationError, CheckpointError, RuntimeError, ValueError, KeyError) as error:
+        metrics = dict(_read_json(directory / "metrics.json"))
+    except _UNREADABLE as error:
         raise ModelDirectoryError(f"{directory}: cannot be loaded: {error}") from None
     return DialogueModel(
         model=model.to(resolve_device(device)).eval(),
         config=config,
         vocabulary=vocabulary,
-        metrics=_read_json(directory / "metrics.json"),
+        metrics=metrics,
         manifest=manifest,
         path=directory,
     )
@@ -240,7 +264,7 @@ def resolve(reference: str, registry: Path) -> Path:
     Raises:
         ModelDirectoryError: with the nearest known name, alias or version.
     """
-    if (Path(reference) / MANIFEST).exists():
+    if _is_model_directory(Path(reference)):
         return Path(reference)
     name, alias, version = split_reference(reference)
     if not name:
@@ -265,9 +289,16 @@ def resolve(reference: str, registry: Path) -> Path:
     return home / str(version)
 
 
+def _is_model_directory(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).exists()
+    except (OSError, ValueError):  # a name that no file can have, or a place we may not look at
+        return False
+
+
 def split_reference(reference: str) -> tuple[str, str, int | None]:
     """Name, alias and version of ``NAME``, ``NAME@alias`` or ``NAME:VERSION``; "" for a path."""
-    match = re.fullmatch(rf"({_NAME.pattern})(?:@([\w.-]+)|:(\d+))?", reference)
+    match = re.fullmatch(rf"({_NAME.pattern})(?:@([\w.-]+)|:([0-9]+))?", reference)
     if match is None:
         return "", "", None
     return match[1], match[2] or "production", int(match[3]) if match[3] else None

@@ -136,7 +136,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from tuning.launch import run
 
-    sweep = load_sweep(arguments.file)
+    sweep = load_sweep(arguments.file).with_overrides(parse_assignments(arguments.assignments))
     for note in sweep.notes:
         print(f"note: {note}", file=sys.stderr)
     experiment = run(
@@ -149,7 +149,6 @@ def _run(arguments: argparse.Namespace) -> int:
         storage=arguments.storage,
         name=arguments.name,
         seed=arguments.seed,
-        overrides=parse_assignments(arguments.assignments),
         wandb=arguments.wandb,
         max_failures=arguments.max_failures,
         command=["python", "-m", "tuning", *sys.argv[1:]],

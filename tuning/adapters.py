@@ -7,6 +7,7 @@ Ray Tune starts, places and restarts the processes; what to run and what to deci
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -92,14 +93,16 @@ class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keeps the reason, for `SearchAdapter.on_trial_complete`, which Ray calls next."""
-        text = str(trial.get_error() or "the worker died")
-        self.search.reasons[trial.trial_id] = last_line(text)
+        file = trial.error_file  # Ray appends to it, failure after failure
+        text = Path(file).read_text(encoding="utf-8") if file and Path(file).exists() else ""
+        self.search.reasons[trial.trial_id] = reason_in(text)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-def last_line(traceback: str) -> str:
-    """The last line of a traceback that says something: the error itself."""
-    lines = [line.strip() for line in traceback.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown error"
+def reason_in(text: str) -> str:
+    """Why an attempt failed, in one line, from what Ray wrote about it."""
+    if not text or "The actor died" in text or "ActorDiedError" in text:
+        return "the worker process died (killed, out of memory, crashed, or its node was lost)"
+    return [line.strip() for line in text.splitlines() if line.strip()][-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -243,6 +244,8 @@ def _fit(
     from tuning.trainable import DialogueTrainable
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # All workers start at once; how many assignments are out is the adapter's to limit.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
     trainable = tune.with_parameters(
         DialogueTrainable,
         data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once to each node, read in place

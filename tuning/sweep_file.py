@@ -8,21 +8,19 @@ change the search but is not built yet is refused. Every problem of a file is re
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from yaml.composer import ComposerError
-
 from model.config import DATA_FIELDS, DEFAULTS, RULES, DataConfig
 from model.errors import ConfigurationError
 from model.validation import Problems, Rule, did_you_mean
+from tuning.distributions import Distribution, IntUniform, parse_distribution
 from tuning.scheduling import HyperbandSettings, parse_early_terminate
-from tuning.search_space import Distribution, IntUniform, SearchSpace, parse_distribution
+from tuning.search_space import SearchSpace
+from tuning.sweep_yaml import read_yaml
 
 METHODS = ("random", "grid", "bayes")
 
@@ -302,6 +300,8 @@ def _misfit(name: str, distribution: Distribution) -> str | None:
     """What is wrong with searching a field by a distribution, its values being valid."""
     if name in DATA_FIELDS and (distribution.size() != 1 or "min" in distribution.keys):
         return NOT_SEARCHED
+    if name == "val_examples" and distribution.size() != 1:
+        return "can be set but not searched: losses on different examples are not comparable."
     kind = RULES[name].kind
     if "min" not in distribution.keys or kind is float:
         return None
@@ -344,88 +344,12 @@ def _check_rungs(
         return
     made = f"a trial makes {reports} (iterations / report_every)"
     listed = ", ".join(str(rung) for rung in rungs[:5])
-    if early.max_iter is not None and rungs[-1] > reports:
-        problems.add(
-            "early_terminate.max_iter", f"counts reports, and {made}; its rungs are {listed}."
+    if not _before(rungs, reports):
+        notes.append(
+            f"early_terminate: stops nothing: its rungs are the reports {listed}, but {made}; "
+            "lower min_iter or report_every."
         )
-    elif not _before(rungs, reports):
-        problems.add(
-            "early_terminate",
-            f"cannot stop anything: its rungs are the reports {listed}, but {made}; "
-            "lower min_iter or report_every, or leave early_terminate out.",
+    elif early.max_iter is not None and rungs[-1] > reports:
+        notes.append(
+            f"early_terminate.max_iter: counts reports, and {made}; its rungs are {listed}."
         )
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's numbers, and no key given twice.
-
-    PyYAML follows YAML 1.1, where ``1e-4`` is text while ``1:30`` and ``010`` are numbers of
-    another value, and lets the last of two equal keys win.
-    """
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ComposerError(
-                    None, None, f"the key {key.value!r} is there twice", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return node
-
-
-_FLOAT = re.compile(
-    r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
-    r"|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
-)
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$|0x[0-9a-fA-F]+$")
-_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-
-
-def read_yaml(path: Path) -> Any:
-    """Reads a YAML file.
-
-    Raises:
-        ConfigurationError: where it is missing, unreadable, not UTF-8, or no YAML, with the line.
-    """
-    source = str(path)
-    try:
-        return yaml.load(_text(path), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        what = error.problem or error.context
-        raise ConfigurationError(source, [f"{place}not valid YAML: {what}."]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        what = " ".join(str(error).split())
-        raise ConfigurationError(source, [f"not valid YAML: {what}."]) from None
-    except RecursionError:
-        raise ConfigurationError(source, ["not valid YAML: nested too deeply."]) from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigurationError(str(path), [f"no such file{_near_files(path)}"]) from None
-    except OSError as error:
-        raise ConfigurationError(str(path), [f"cannot be read: {error.strerror}."]) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        problem = f"line {line}: not UTF-8 text (byte 0x{error.object[error.start]:02x})."
-        raise ConfigurationError(str(path), [problem]) from None
-
-
-def _near_files(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; {path.parent} is no directory."
-    files = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
-    return did_you_mean(path.name, files)

@@ -321,7 +321,7 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_errors_survive_pickling() -> None:
     with pytest.raises(PreparedDataError) as caught:
         PreparedData.from_buffer(b"", "x")
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @settings(deadline=None)

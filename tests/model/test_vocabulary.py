@@ -46,7 +46,7 @@ def test_is_immutable_and_survives_copies(vocabulary: Vocabulary) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         vocabulary.words = ()  # type: ignore[misc]
     for again in (
-        pickle.loads(pickle.dumps(vocabulary)),  # noqa: S301
+        pickle.loads(pickle.dumps(vocabulary)),
         copy.deepcopy(vocabulary),
         Vocabulary.from_list(vocabulary.to_list()),
     ):

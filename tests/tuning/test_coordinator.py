@@ -5,10 +5,12 @@ import random
 import pytest
 
 from tuning.coordinator import Coordinator, Objective
+from tuning.distributions import Categorical, Uniform
 from tuning.journal import Journal, read_journal
 from tuning.scheduling import AshaScheduler, Decision, FifoScheduler
-from tuning.search import GridSearcher, RandomSearcher, TPESearcher
-from tuning.search_space import Categorical, SearchSpace, Uniform
+from tuning.search import GridSearcher, RandomSearcher
+from tuning.search_space import SearchSpace
+from tuning.tpe import TPESearcher
 
 SPACE = SearchSpace({"x": Uniform(0.0, 1.0), "y": Categorical((1, 2, 3))})
 GOAL = Objective("val_loss", "minimize")

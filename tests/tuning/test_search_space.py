@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.validation import Problems
-from tuning.search_space import (
+from tuning.distributions import (
     DISTRIBUTIONS,
     UNSUPPORTED_DISTRIBUTIONS,
     Categorical,
     Constant,
     IntUniform,
     LogUniform,
-    SearchSpace,
     Uniform,
     parse_distribution,
 )
+from tuning.search_space import SearchSpace
 
 EXAMPLES = [
     Constant(128),

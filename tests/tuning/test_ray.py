@@ -1,0 +1,208 @@
+"""Searches on a real Ray: the same figures as without it, failures survived, bad input refused."""
+
+import os
+import signal
+
+import pytest
+
+from analysis import Results
+from model.errors import ExperimentError, ResourceError, StorageError
+from tests.tuning.ray_support import (
+    sweep_mapping,
+    train_directly,
+    wandb_records,
+    write_corpus,
+)
+from tuning.cluster import runtime_environment
+from tuning.coordinator import Coordinator
+from tuning.launch import is_complete, resume, run
+from tuning.sweep_file import parse_sweep
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray leaves sockets and file descriptors to the garbage collector when it shuts down.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One Ray of two CPUs for all tests here; `connected` uses it as it is."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        runtime_env=runtime_environment(),
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def search(ray, corpus, tmp_path):
+    def start(name="search", wandb="disabled", parameters=None, **options):
+        method = {k: options.pop(k) for k in ("method", "early_terminate") if k in options}
+        sweep = parse_sweep(sweep_mapping(corpus, **(parameters or {})) | method)
+        return run(sweep, name=name, storage=tmp_path / "runs", wandb=wandb, **options)
+
+    return start
+
+
+def test_figures_are_those_of_the_trainer_alone(search):
+    experiment = search(trials=4)
+    assert is_complete(experiment)
+    results = Results.open(experiment.path)
+    assert results.trials["state"].tolist() == ["finished"] * 4
+    for trial, reports in results.history.groupby("trial"):
+        config = results.rows[[r.trial for r in results.rows].index(trial)].config
+        direct = train_directly(experiment.path, config)
+        assert reports["iteration"].tolist() == [m["iteration"] for m in direct]
+        assert reports["val_loss"].tolist() == [m["val_loss"] for m in direct]
+        assert reports["loss"].tolist() == [m["loss"] for m in direct]
+
+
+def test_only_the_best_weights_are_left_of_a_finished_trial(search):
+    experiment = search(trials=2)
+    assert sorted(p.name for p in (experiment.path / "trials").rglob("*.pt")) == ["best.pt"] * 2
+
+
+def test_early_stopping_stops_and_the_best_goes_on(search):
+    experiment = search(
+        trials=8, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 3}, concurrency=1
+    )
+    trials = Results.open(experiment.path).trials
+    assert set(trials["state"]) == {"finished", "stopped"}
+    assert trials.loc[trials["val_loss"].idxmin(), "state"] == "finished"
+    assert (trials.loc[trials["state"] == "stopped", "iteration"] < 24).all()
+
+
+def test_grid_runs_every_point(search):
+    experiment = search(
+        method="grid",
+        parameters={
+            "learning_rate": {"values": [0.001, 0.002]},
+            "optimizer": {"values": ["adam", "sgd"]},
+            "clip": 25,
+            "iterations": 4,
+        },
+    )
+    trials = Results.open(experiment.path).trials
+    assert list(zip(trials["learning_rate"], trials["optimizer"], strict=True)) == [
+        (0.001, "adam"),
+        (0.001, "sgd"),
+        (0.002, "adam"),
+        (0.002, "sgd"),
+    ]
+
+
+def test_bayesian_search_is_repeatable_with_one_worker(search):
+    first, second = (
+        search(name=name, method="bayes", trials=13, concurrency=1, parameters={"iterations": 4})
+        for name in ("first", "second")
+    )
+    rates = [
+        Results.open(experiment.path).trials["learning_rate"].tolist()
+        for experiment in (first, second)
+    ]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == 13
+
+
+def test_a_killed_worker_costs_nothing_but_time(search, monkeypatch):
+    """The process of trial 1 is killed at its second report, and again at its third."""
+    killed = []
+    report = Coordinator.report
+
+    def report_and_kill(self, trial, iteration, metrics, **keywords):
+        decision = report(self, trial, iteration, metrics, **keywords)
+        if trial == 1 and iteration in (8, 12) and iteration not in killed:
+            killed.append(iteration)
+            os.kill(int(keywords["worker"].rsplit(":")[-1]), signal.SIGKILL)
+        return decision
+
+    monkeypatch.setattr(Coordinator, "report", report_and_kill)
+    experiment = search(trials=3)
+    assert killed == [8, 12]
+    results = Results.open(experiment.path)
+    assert results.trials["state"].tolist() == ["finished"] * 3
+    assert results.trials["attempts"].tolist() == [1, 3, 1]
+    assert "the worker process died" in results.trials.loc[1, "reason"]
+    config = next(r.config for r in results.rows if r.trial == 1)
+    direct = train_directly(experiment.path, config)
+    history = results.history[results.history["trial"] == 1]
+    assert history["val_loss"].tolist() == [m["val_loss"] for m in direct]
+
+
+def test_a_trial_that_always_fails_is_given_up_with_its_reason(search):
+    """It asks for a device that its worker does not have."""
+    experiment = search(
+        trials=2,
+        max_failures=2,
+        parameters={"device": {"values": ["cpu", "cuda"]}, "clip": 25, "learning_rate": 0.001},
+        method="grid",
+    )
+    trials = Results.open(experiment.path).trials
+    assert trials["state"].tolist() == ["finished", "failed"]
+    assert trials.loc[1, "attempts"] == 2
+    assert "device: is 'cuda', but there is no GPU" in trials.loc[1, "reason"]
+    assert is_complete(experiment)
+
+
+def test_more_than_any_node_has_is_said_at_once(search):
+    with pytest.raises(ResourceError, match="a trial asks for 64 CPU, but no node has that much"):
+        search(cpus_per_trial=64)
+    with pytest.raises(ResourceError, match="asks for 1 CPU, 1 GPU, but no node"):
+        search(gpus_per_trial=1)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_trial(ray, corpus):
+    with pytest.raises(StorageError, match="/proc/nowhere"):
+        run(parse_sweep(sweep_mapping(corpus)), storage="/proc/nowhere", wandb="disabled")
+
+
+def test_a_finished_search_resumes_to_nothing(search):
+    experiment = search(trials=1)
+    before = sorted((p, p.stat().st_mtime_ns) for p in experiment.path.rglob("*") if p.is_file())
+    resume(experiment.path)
+    after = sorted((p, p.stat().st_mtime_ns) for p in experiment.path.rglob("*") if p.is_file())
+    assert before == after
+
+
+def test_a_taken_name_is_refused(search):
+    search(trials=1, parameters={"iterations": 4})
+    with pytest.raises(ExperimentError, match="exists already; choose another --name"):
+        search(trials=1)
+
+
+def test_wandb_offline_holds_every_report(search):
+    experiment = search(trials=2, wandb="offline")
+    results = Results.open(experiment.path)
+    files = sorted((experiment.path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    for trial, file in enumerate(files):
+        records = wandb_records(file)
+        run_record = next(r.run for r in records if r.WhichOneof("record_type") == "run")
+        assert run_record.run_group == "search"
+        assert run_record.run_id == f"search-{trial:04d}"
+        losses = [
+            float(item.value_json)
+            for r in records
+            if r.WhichOneof("record_type") == "history"
+            for item in r.history.item
+            if (item.key or ".".join(item.nested_key)) == "val_loss"
+        ]
+        history = results.history[results.history["trial"] == trial]
+        assert losses == history["val_loss"].tolist()
+        exits = [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"]
+        assert exits == [0]
