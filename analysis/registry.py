@@ -60,7 +60,7 @@ def promote(
     for text, what in ((name, "a model"), (alias, "an alias")):
         if not valid_name(text):
             raise ModelDirectoryError(
-                f"{text!r}: cannot name {what}; use letters, digits and ._- only."
+                f"{text!r}: cannot name {what}; use letters, digits and ._- only, 200 at most."
             )
     chosen = _trial_row(results, trial)
     checkpoint = read_checkpoint(Path(chosen["weights"]))

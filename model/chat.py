@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from typing import TextIO
 
@@ -16,6 +18,8 @@ def chat(model: DialogueModel, lines: TextIO, replies: TextIO) -> None:
     In a terminal there is a prompt, and the arrow keys bring back earlier lines; through a pipe
     there is one reply for each line, and nothing else.
     """
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="replace")  # bytes that are no text are words nobody knows
     if lines is sys.stdin and lines.isatty():
         _converse(model)
         return
@@ -26,7 +30,8 @@ def chat(model: DialogueModel, lines: TextIO, replies: TextIO) -> None:
 
 
 def _converse(model: DialogueModel) -> None:
-    import readline  # noqa: F401 - gives `input` its line editing and history
+    with contextlib.suppress(ImportError):  # some builds of Python lack it
+        import readline  # noqa: F401 - gives `input` its line editing and history
 
     print(f"Talking to {model.path}. An empty line is passed over; 'quit' or Ctrl-D leaves.")
     while True:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from model.config import DEFAULTS, RULES, SECTIONS, check_fields
+from model.config import DEFAULTS, RULES, SECTIONS
 from model.errors import DialogueTuneError
 from model.validation import Problems, rules_of
 
@@ -23,8 +24,12 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
     Returns:
         The exit status: what `main` returns, 2 for a `DialogueTuneError`, 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # print what this terminal cannot show
     try:
-        return main(argv)
+        status = main(argv)
+        sys.stdout.flush()
+        return status
     except DialogueTuneError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -78,9 +83,11 @@ def fields_given(arguments: argparse.Namespace) -> dict[str, Any]:
             continue
         try:
             values[name] = RULES[name].parse(text)
+            problem = RULES[name].problem_with(values[name])
         except ValueError as error:
-            problems.add(f"--{name.replace('_', '-')}", str(error))
-    check_fields(values, problems)
+            problem = str(error)
+        if problem:
+            problems.add(f"--{name.replace('_', '-')}", problem)
     problems.raise_if_any()
     return values
 

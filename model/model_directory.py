@@ -44,7 +44,7 @@ MANIFEST = "manifest.json"
 #: The files that a manifest names.
 _FILES = ("config.json", "metrics.json", "vocabulary.json", "weights.pt")
 _SEAL = "manifest_sha256"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -305,7 +305,7 @@ def split_reference(reference: str) -> tuple[str, str, int | None]:
 
 
 def valid_name(name: str) -> bool:
-    """Whether a text can name a model: letters, digits, ``._-``, not beginning with a mark."""
+    """Whether a text can name a model: up to 200 letters, digits, ``._-``, no mark first."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -9,6 +9,7 @@ OUT/model           the model directory, at the end
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -16,16 +17,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.batching import Batches
 from model.checkpoint import read_checkpoint
 from model.config import Config, DataConfig
 from model.data_source import open_or_prepare
-from model.errors import StorageError
+from model.errors import ConfigurationError, StorageError
 from model.evaluation import evaluate, unigram_loss
 from model.files import storage_errors
 from model.model_directory import DialogueModel, write_model_directory
 from model.prepared_data import SUFFIX, PreparedData
-from model.training import Report, Trainer
+from model.training import Metrics, Report, Trainer
 
 
 def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool:
@@ -43,17 +46,17 @@ def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool
         StorageError: where `out` holds another run, or cannot be written.
         CheckpointError: where the checkpoint to resume is damaged or of another configuration.
     """
-    if (out / "model").exists() or ((out / "checkpoint.pt").exists() and not resume):
-        raise StorageError(
-            f"{out}: holds a training run already; choose another --out, or --resume."
-        )
+    _check_free(out, resume)
     config = Config.from_mapping(values, "command line")
     data = open_or_prepare(values, progress=True)
     config = replace(config, data=DataConfig(**data.settings))
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
     trainer = Trainer(data, config)
     if resume:
-        trainer.restore(out / "checkpoint.pt")
-        print(f"going on from iteration {trainer.iteration}", file=sys.stderr)
+        _restore(trainer, out)
+    else:
+        _make_empty(out)
     print(
         f"{len(trainer.train_batches)} training examples, {len(data.vocabulary)} words, "
         f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
@@ -75,13 +78,47 @@ def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool
     return report.state == "finished"
 
 
+def _check_free(out: Path, resume: bool) -> None:
+    if (out / "model").exists():
+        raise StorageError(f"{out}: holds a finished training run; choose another --out.")
+    if (out / "checkpoint.pt").exists() and not resume:
+        raise StorageError(
+            f"{out}: holds a training run already; choose another --out, or --resume."
+        )
+
+
+def _restore(trainer: Trainer, out: Path) -> None:
+    report = trainer.restore(out / "checkpoint.pt")
+    wanted = trainer.config.training.iterations
+    if trainer.iteration >= wanted and (report is None or report.state == "running"):
+        problem = f"is {wanted}, but the checkpoint is of iteration {trainer.iteration} already."
+        raise ConfigurationError("command line", [f"--iterations: {problem}"])
+    print(f"going on from iteration {trainer.iteration}", file=sys.stderr)
+
+
+def _make_empty(out: Path) -> None:
+    """Makes the directory, without what a run left that died before its first checkpoint."""
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("best.pt", "history.jsonl"):
+            (out / name).unlink(missing_ok=True)
+
+
 def _keep(trainer: Trainer, report: Report, out: Path) -> None:
     if report.state != "diverged":
         if report.improved:
             trainer.save_weights(out / "best.pt")
         trainer.save(out / "checkpoint.pt")
     with storage_errors(out), (out / "history.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(report.metrics) + "\n")
+        file.write(json.dumps(_finite(report.metrics)) + "\n")
+
+
+def _finite(metrics: Metrics) -> Metrics:
+    """NaN and infinity become null, for JSON has neither."""
+    return {
+        name: value if value is None or math.isfinite(value) else None
+        for name, value in metrics.items()
+    }
 
 
 def _print_report(report: Report, config: Config, seconds_per_iteration: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+_ANSWER_SECONDS = 10.0
 #: What the workers need; everything else of the checkout stays here.
 _SHIPPED = ("model", "tuning")
 
@@ -72,6 +74,7 @@ def connected(address: str | None) -> Iterator[None]:
         options |= {"address": "local", "include_dashboard": False}
         options |= {"_node_ip_address": "127.0.0.1"}
     else:
+        _check_answers(address)
         options |= {"address": address}
     try:
         ray.init(runtime_env=runtime_environment(), **options)
@@ -81,6 +84,20 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes, and then end the process."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdigit():  # "auto": Ray looks for a cluster on this machine
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers there: {error}. Start one with "
+            "'ray start --head', or leave --address out to use this machine alone."
+        ) from None
 
 
 def runtime_environment() -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Experiment:
         """
         if not valid_name(name):
             raise ExperimentError(
-                f"{name!r}: cannot name an experiment; use letters, digits and ._- only."
+                f"{name!r}: cannot name an experiment; use letters, digits and ._- only, 200 at most."
             )
         path = storage.resolve() / name
         if (path / MANIFEST).exists():

@@ -96,7 +96,8 @@ def run(
             settings=settings,
             command=command,
         )
-        return _drive(experiment, data)
+        with experiment.lock():
+            return _drive(experiment, data)
 
 
 def resume(
@@ -126,8 +127,7 @@ def resume(
     settings["wandb"] = choose_mode(wandb) if wandb else settings["wandb"]
     if is_complete(experiment):
         return experiment
-    with connected(address):
-        fitting(Resources(**settings["resources"]))
+    with experiment.lock(), connected(address):
         return _drive(experiment, experiment.data())
 
 
@@ -158,29 +158,26 @@ def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
     settings = experiment.manifest["settings"]
     resources = Resources(**settings["resources"])
     concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
-    with experiment.lock():
-        coordinator = _coordinator(experiment)
-        sweep = experiment.sweep()
-        searched = list(sweep.space.searched)
-        with LiveView(
-            coordinator, experiment.name, concurrency=concurrency, searched=searched
-        ) as view:
-            tracker = _tracker(experiment, sweep, view)
-            coordinator.listeners = [
-                view,
-                _CheckpointRemover(experiment.path),
-                *([tracker] if tracker else []),
-            ]
-            coordinator.session("session", f"{len(coordinator.trials)} trials known")
-            try:
-                _fit(experiment, data, coordinator, resources, concurrency)
-            finally:
-                if tracker:
-                    tracker.close()
-        coordinator.session("ended", "complete" if coordinator.done else "interrupted")
-        coordinator.journal.close()
-        if coordinator.done:
-            compact(experiment.journal)
+    coordinator = _coordinator(experiment)
+    sweep = experiment.sweep()
+    searched = list(sweep.space.searched)
+    with LiveView(coordinator, experiment.name, concurrency=concurrency, searched=searched) as view:
+        tracker = _tracker(experiment, sweep, view)
+        coordinator.listeners = [
+            view,
+            _CheckpointRemover(experiment.path),
+            *([tracker] if tracker else []),
+        ]
+        coordinator.session("session", f"{len(coordinator.trials)} trials known")
+        try:
+            _fit(experiment, data, coordinator, resources, concurrency)
+        finally:
+            if tracker:
+                tracker.close()
+    coordinator.session("ended", "complete" if coordinator.done else "interrupted")
+    coordinator.journal.close()
+    if coordinator.done:
+        compact(experiment.journal)
     return experiment
 
 

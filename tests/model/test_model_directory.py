@@ -414,7 +414,8 @@ class TestReferences:
             ("everyday:٣", r"is not a model directory"),
             ("", r"is not a model directory"),
             ("a\x00b", r"is not a model directory"),
-            ("a" * 5000, r"unknown model"),
+            ("a" * 200, r"unknown model"),
+            ("a" * 5000, r"is not a model directory"),
             ("a/" + "b" * 300, r"is not a model directory"),
         ],
     )
@@ -451,7 +452,7 @@ class TestReferences:
         assert split_reference("a/b") == ("", "", None)
 
     def test_valid_names(self):
-        assert all(map(valid_name, ("a", "A-1", "v1.2_x")))
+        assert all(map(valid_name, ("a", "A-1", "v1.2_x", "a" * 200)))
         assert not any(
-            map(valid_name, ("", ".", "..", ".a", "-a", "a/b", "a b", "a@b", "é", "a\n"))
+            map(valid_name, ("", ".", "..", ".a", "-a", "a/b", "a b", "a@b", "é", "a\n", "a" * 201))
         )
