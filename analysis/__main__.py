@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.registry import promote
 from analysis.results import Results
 from model.cli import positive, run_main, table
@@ -35,9 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--top", type=positive, help="only this many trials")
     results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns as CSV")
     results.add_argument("--parquet", type=Path, metavar="FILE", help="write them as Parquet")
-    results.add_argument(
-        "--history", action="store_true", help="write the reports instead of the trials"
-    )
+    results.add_argument("--history", action="store_true", help="the reports instead of the trials")
     results.set_defaults(run=_results)
 
     best = commands.add_parser(
@@ -77,7 +77,7 @@ def _results(arguments: argparse.Namespace) -> int:
             atomic_write(arguments.parquet, frame.to_parquet(index=False))
         print(f"wrote {arguments.parquet}")
     if not (arguments.csv or arguments.parquet):
-        print(_table(results, arguments.top))
+        print(_frame(frame) if arguments.history else _table(results, arguments.top))
     return 0
 
 
@@ -91,30 +91,34 @@ def _table(results: Results, top: int | None) -> str:
     columns = ["trial", "state", objective, "best_iteration", "iteration", "seconds"]
     columns += [*results.searched, "attempts"]
     shown = shown.head(top or len(shown))
-    rows = [[_plain(row[c]) for c in columns] for _, row in shown.iterrows()]
     states = ", ".join(f"{n} {state}" for state, n in Counter(trials["state"]).items())
-    lines = [table(rows, columns), "", f"{len(trials)} trials: {states}"]
+    lines = [_frame(shown[columns]), "", f"{len(trials)} trials: {states}"]
     if not ranked.empty and objective == "val_loss":
         lines.append(_against_unigram(results, float(ranked.iloc[0][objective])))
     lines += [f"note: skipped the torn last line of {file}" for file in results.torn]
     return "\n".join(lines)
 
 
-def _with_unvalued(ranked: Any, trials: Any) -> Any:
-    import pandas as pd
-
+def _with_unvalued(ranked: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([ranked, trials.drop(ranked.index)])
 
 
+def _frame(frame: pd.DataFrame) -> str:
+    columns = [frame[name].to_list() for name in frame]  # by column: a row has but one dtype
+    rows = [[_plain(value) for value in row] for row in zip(*columns, strict=True)]
+    return table(rows, [str(name) for name in frame])
+
+
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    return None if pd.isna(value) else value
 
 
 def _against_unigram(results: Results, best: float) -> str:
     unigram = results.experiment.manifest["data"]["unigram_val_loss"]
+    side = "below" if best <= unigram else "above"
     return (
         f"best val_loss {best:.4f} nats a token, "
-        f"{100 * (1 - best / unigram):.0f} % below a unigram model's {unigram:.4f}"
+        f"{100 * abs(1 - best / unigram):.0f} % {side} a unigram model's {unigram:.4f}"
     )
 
 
@@ -137,6 +141,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     print(
         f"promoted to {directory} ({name}:{version}, {name}@{arguments.alias})\n"
         f"talk to it: python -m model chat {name}"
+        + ("" if arguments.alias == "production" else f"@{arguments.alias}")
         + ("" if arguments.registry == "registry" else f" --registry {arguments.registry}")
     )
     return 0

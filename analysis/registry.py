@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from analysis.results import Results
 from model.batching import Batches
 from model.checkpoint import read_checkpoint
-from model.config import Config
+from model.config import Config, DataConfig
 from model.errors import ExperimentError, ModelDirectoryError
 from model.evaluation import Evaluation, evaluate
 from model.files import atomic_write, storage_errors
@@ -64,21 +68,21 @@ def promote(
             )
     chosen = _trial_row(results, trial)
     checkpoint = read_checkpoint(Path(chosen["weights"]))
-    config = Config.from_mapping(checkpoint["config"], str(chosen["weights"]))
     data = results.experiment.data()
+    config = Config.from_mapping(checkpoint["config"], str(chosen["weights"]))
+    config = replace(config, data=DataConfig(**data.settings))  # what the data were made with
     model = Seq2Seq(config.model, len(data.vocabulary))
     model.load_state_dict(checkpoint["weights"])
+    contents = {
+        "weights": checkpoint["weights"],
+        "config": config,
+        "vocabulary": data.vocabulary,
+        "metrics": _metrics(model, data, results),
+        "lineage": _lineage(results, int(chosen["trial"]), checkpoint),
+    }
     home = Path(registry) / name
-    with storage_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-    directory = _write_next_version(
-        home,
-        weights=checkpoint["weights"],
-        config=config,
-        vocabulary=data.vocabulary,
-        metrics=_metrics(model, data, results),
-        lineage=_lineage(results, int(chosen["trial"]), checkpoint),
-    )
+    with _made(home):
+        directory = _write_next_version(home, **contents)
     set_alias(home, alias, int(directory.name))
     return directory
 
@@ -90,9 +94,9 @@ def _trial_row(results: Results, trial: int | None) -> Mapping[str, Any]:
         trials = results.trials
         rows = trials[trials["trial"] == trial]
         if rows.empty:
+            known = f"trials 0 to {len(trials) - 1}" if len(trials) else "no trials yet"
             raise ExperimentError(
-                f"{results.experiment.path}: no trial {trial}; "
-                f"there are trials 0 to {len(trials) - 1}."
+                f"{results.experiment.path}: no trial {trial}; there are {known}."
             )
         row = rows.iloc[0]
     if not isinstance(row["weights"], str):
@@ -132,6 +136,21 @@ def _lineage(results: Results, trial: int, checkpoint: dict[str, Any]) -> dict[s
     }
 
 
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """Makes a directory, and takes away what it made where its block fails."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: another process has put something there
+            for path in missing:
+                path.rmdir()
+        raise
+
+
 def _write_next_version(home: Path, **contents: Any) -> Path:
     """Writes the next free version; another process may take a number before us."""
     while True:
@@ -152,5 +171,19 @@ def set_alias(home: Path, alias: str, version: int) -> None:
     """
     if version not in versions(home):
         raise ModelDirectoryError(f"{home}: has no version {version}.")
-    aliases = read_aliases(home) | {alias: version}
-    atomic_write(home / "aliases.json", canonical_json({"format": FORMAT, "aliases": aliases}))
+    with _one_at_a_time(home):
+        aliases = read_aliases(home) | {alias: version}
+        atomic_write(home / "aliases.json", canonical_json({"format": FORMAT, "aliases": aliases}))
+
+
+@contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Keeps other processes out, where the file system can."""
+    with storage_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -16,7 +16,7 @@ from tuning.journal import Row, current_reports, read_journal
 from tuning.trial_files import best_file
 
 #: Metrics of a trial's best report that the table of trials shows.
-_AT_BEST = ("val_perplexity", "val_token_accuracy", "loss")
+_AT_BEST = ("val_loss", "val_perplexity", "val_token_accuracy", "loss")
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,18 @@ class Results:
     def history(self) -> pd.DataFrame:
         """One row for each report that stands, in the order of trials and iterations.
 
-        Columns: trial, attempt, iteration, time (UTC), decision, worker, then every metric.
+        Columns: trial, attempt, iteration, time (UTC), decision, worker, then every metric that
+        has a figure.
         """
         columns = ["trial", "attempt", "iteration", "time", "decision", "worker"]
         reports = current_reports(self.rows)
         records = [row.metrics | {name: getattr(row, name) for name in columns} for row in reports]
-        metrics = sorted({name for row in reports for name in row.metrics} - set(columns))
+        measured = {n for row in reports for n, value in row.metrics.items() if value is not None}
+        metrics = sorted(measured - set(columns))
         frame = pd.DataFrame(records, columns=[*columns, *metrics])
         frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
-        frame = frame.astype(dict.fromkeys(("trial", "attempt", "iteration"), "Int64"))
+        whole = dict.fromkeys(("trial", "attempt", "iteration"), "Int64")
+        frame = frame.astype(whole | dict.fromkeys(metrics, "float64"))
         return frame.sort_values(["trial", "iteration"]).reset_index(drop=True)
 
     @cached_property
@@ -86,12 +89,17 @@ class Results:
 
         Columns: trial, state, the objective at its best, the iteration of that best, the
         objective at the last report and its iteration, attempts, seconds from first to last row,
-        other metrics at the best report, every configuration field (searched ones first), worker,
-        reason of a failure, and the file of the best weights (None where there is none).
+        other metrics at the best report, the configuration fields of the sweep (searched ones
+        first), worker, reason of a failure, and the file of the best weights. What a trial does
+        not have is missing (NA, NaN or None).
         """
         records = [self._trial_record(trial, rows) for trial, rows in self._by_trial().items()]
-        frame = pd.DataFrame(records, columns=None if records else ["trial", "state"])
-        return frame.reset_index(drop=True)
+        # Without trials, the columns are those of a trial of which nothing is known yet.
+        shape = records or [self._trial_record(0, [Row(kind="proposed", state="running")])]
+        frame = pd.DataFrame(shape).head(len(records))
+        whole = dict.fromkeys(("trial", "best_iteration", "iteration", "attempts"), "Int64")
+        figures = dict.fromkeys((self.objective, f"last_{self.objective}", *_AT_BEST), "float64")
+        return frame.astype(whole | figures)
 
     def _by_trial(self) -> dict[int, list[Row]]:
         by_trial: dict[int, list[Row]] = {}
@@ -117,7 +125,7 @@ class Results:
         }
         record |= {name: best.metrics.get(name) if best else None for name in _AT_BEST}
         config = rows[0].config
-        record |= {n: config[n] for n in self.searched} | config
+        record |= {name: config.get(name) for name in self.searched} | config
         record["worker"] = next((r.worker for r in reversed(rows) if r.worker), None)
         record["reason"] = next((r.reason for r in reversed(rows) if r.reason), None)
         record["weights"] = str(file) if file.exists() else None
@@ -137,10 +145,7 @@ class Results:
 
     def ranked(self) -> pd.DataFrame:
         """The trials that have a value, the best first."""
-        trials = self.trials
-        if self.objective not in trials:
-            return trials
-        valued = trials[trials[self.objective].notna()]
+        valued = self.trials[self.trials[self.objective].notna()]
         return valued.sort_values(self.objective, ascending=self.ascending, kind="stable")
 
     def best(self) -> pd.Series[Any]:

@@ -311,7 +311,7 @@ def valid_name(name: str) -> bool:
 
 def versions(home: Path) -> list[int]:
     """Versions of a named model, the oldest first."""
-    return sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in home.iterdir() if re.fullmatch(r"[0-9]+", p.name))
 
 
 def read_aliases(home: Path) -> dict[str, int]:

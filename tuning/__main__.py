@@ -125,6 +125,9 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"method {sweep.method}, {sweep.goal} {sweep.metric}")
     print("\n".join(sweep.space.describe()))
     size = sweep.space.size()
+    if size == 1:
+        print("one configuration; nothing is searched")
+        return 0
     print(f"{'infinitely many' if size is None else size} configurations; a few of them:")
     generator = random.Random(arguments.seed)
     for _ in range(arguments.samples):

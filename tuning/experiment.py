@@ -13,18 +13,21 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from model.errors import ExperimentError
+from model.errors import ExperimentError, StorageError
 from model.evaluation import unigram_loss
-from model.files import atomic_write_json, storage_errors
+from model.files import atomic_write_json, reason_of, storage_errors
 from model.model_directory import valid_name
 from model.prepared_data import PreparedData
 from model.validation import did_you_mean
@@ -35,6 +38,7 @@ from tuning.sweep_file import Sweep, parse_sweep
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
 MANIFEST = "experiment.json"
+_DATA = "data.safetensors"
 #: Stands for the newest experiment wherever a name is asked for.
 LATEST = "latest"
 _PACKAGES = ("torch", "ray", "optuna", "wandb", "pandas", "numpy")
@@ -81,16 +85,9 @@ class Experiment:
             ExperimentError: where the name is taken or cannot be one.
             StorageError: where nothing can be written.
         """
-        if not valid_name(name):
-            raise ExperimentError(
-                f"{name!r}: cannot name an experiment; use letters, digits and ._- only, 200 at most."
-            )
+        _check_name(name)
         path = storage.resolve() / name
-        if (path / MANIFEST).exists():
-            raise ExperimentError(
-                f"{path}: exists already; choose another --name, "
-                f"or go on with it: python -m tuning resume {name}"
-            )
+        _check_free(path)
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -113,8 +110,12 @@ class Experiment:
         }
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        data.save(path / "data.safetensors")
-        atomic_write_json(path / MANIFEST, manifest)  # last: it makes the directory an experiment
+        try:
+            data.save(path / _DATA)
+            atomic_write_json(path / MANIFEST, manifest)  # last: it makes it an experiment
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(path, manifest)
 
     @classmethod
@@ -153,8 +154,18 @@ class Experiment:
         return parse_sweep(self.manifest["sweep"], str(self.path / MANIFEST))
 
     def data(self) -> PreparedData:
-        """The prepared data set."""
-        return PreparedData.open(self.path / "data.safetensors")
+        """The prepared data set.
+
+        Raises:
+            PreparedDataError: where it is missing or damaged.
+            ExperimentError: where it is not the one that the experiment began with.
+        """
+        file = self.path / _DATA
+        data = PreparedData.open(file)
+        data.verify(str(file))
+        if data.fingerprint != self.manifest["data"]["fingerprint"]:
+            raise ExperimentError(f"{file}: is not the data that the experiment began with.")
+        return data
 
     def lock(self) -> IO[str]:
         """Takes the right to write; it is given back when the file is closed or we die.
@@ -165,12 +176,16 @@ class Experiment:
         with storage_errors(self.path):
             file = (self.path / ".lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _take(file)
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
             file.close()
             raise ExperimentError(f"{self.path}: is being run by {owner}.") from None
+        except OSError as error:
+            file.close()
+            reason = f"cannot be locked: {reason_of(error)}; choose another --storage."
+            raise StorageError(f"{self.path}: {reason}") from error
         file.truncate(0)
         file.write(f"{platform.node()}, process {os.getpid()}")
         file.flush()
@@ -178,14 +193,49 @@ class Experiment:
 
     def is_running(self) -> bool:
         """Whether a driver has the lock now."""
-        if not (self.path / ".lock").exists():
-            return False
         try:
             with (self.path / ".lock").open("r", encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:  # never locked, or the file system has no locks
+            return False
         return False
+
+
+def _take(file: IO[str], patience: float = 0.5) -> None:
+    """Locks a file; `Experiment.is_running` of another process may hold it for an instant."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+def _check_name(name: str) -> None:
+    if not valid_name(name):
+        raise ExperimentError(
+            f"{name!r}: cannot name an experiment; use letters, digits and ._- only, 200 at most."
+        )
+    if name == LATEST:
+        raise ExperimentError(f"{name!r}: cannot name an experiment; it means the newest one.")
+
+
+def _check_free(path: Path) -> None:
+    if (path / MANIFEST).exists():
+        raise ExperimentError(
+            f"{path}: exists already; choose another --name, "
+            f"or go on with it: python -m tuning resume {path.name}"
+        )
+    with storage_errors(path):
+        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if there - {_DATA}:  # what a driver leaves that died before it wrote the manifest
+        raise ExperimentError(
+            f"{path}: holds files, but is no experiment; remove it, or choose another --name."
+        )
 
 
 def _find(reference: str | Path, storage: Path) -> Path:
@@ -193,8 +243,9 @@ def _find(reference: str | Path, storage: Path) -> Path:
     if reference == LATEST and known:
         return known[-1]
     for path in (Path(reference), storage / reference):
-        if (path / MANIFEST).is_file():
-            return path
+        with suppress(OSError):  # a name that no file can have
+            if (path / MANIFEST).is_file():
+                return path
     hint = did_you_mean(str(reference), [p.name for p in known]) if known else "."
     raise ExperimentError(
         f"{reference}: unknown experiment{hint}"

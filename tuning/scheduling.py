@@ -275,8 +275,11 @@ def _block_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def make_scheduler(sweep: Sweep) -> Scheduler:
-    """The scheduler that a sweep file asks for: none without an ``early_terminate`` block."""
+    """The scheduler that a sweep file asks for: none without an ``early_terminate`` block.
+
+    None too where every rung is beyond the reports that a trial makes; the sweep's notes say so.
+    """
     settings = sweep.early_terminate
-    if settings is None:
+    if settings is None or not sweep.rungs:
         return FifoScheduler()
     return AshaScheduler(sweep.rungs, settings.eta, sweep.goal, strict=settings.strict)

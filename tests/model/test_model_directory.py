@@ -160,11 +160,11 @@ class TestDamage:
             load(directory)
 
     def test_every_byte_of_the_manifest_counts(self, directory):
-        """Every byte replaced by bytes that keep JSON readable, or turn 1.2345 into 1e2345."""
+        """Every byte with one bit flipped; and each mark, which turns 1.2345 into 1e2345."""
         file = directory / MANIFEST
         content = file.read_bytes()
         for place, byte in enumerate(content):
-            for other in {byte ^ 1, *b'0e "'} - {byte}:
+            for other in [byte ^ 1, *(b'0e "' if byte == ord(".") else b"")]:
                 file.write_bytes(content[:place] + bytes([other]) + content[place + 1 :])
                 with pytest.raises(ModelDirectoryError, match=MANIFEST):
                     verify(directory)

@@ -290,3 +290,8 @@ def test_faulty_early_terminate(block, problem):
 )
 def test_rungs_that_no_trial_reaches_are_noted(block, note):
     assert re.search(note, "\n".join(sweep(block).notes))
+
+
+def test_without_a_rung_in_reach_nothing_is_stopped():
+    block = {"type": "hyperband", "min_iter": 500}
+    assert isinstance(make_scheduler(sweep(block)), FifoScheduler)
