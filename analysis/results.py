@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from model.config import DEFAULTS
 from model.errors import ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row, current_reports, read_journal
@@ -89,9 +90,9 @@ class Results:
 
         Columns: trial, state, the objective at its best, the iteration of that best, the
         objective at the last report and its iteration, attempts, seconds from first to last row,
-        other metrics at the best report, the configuration fields of the sweep (searched ones
-        first), worker, reason of a failure, and the file of the best weights. What a trial does
-        not have is missing (NA, NaN or None).
+        other metrics at the best report, every configuration field (searched ones first), worker,
+        reason of a failure, and the file of the best weights. What a trial does not have is
+        missing (NA, NaN or None).
         """
         records = [self._trial_record(trial, rows) for trial, rows in self._by_trial().items()]
         # Without trials, the columns are those of a trial of which nothing is known yet.
@@ -125,7 +126,8 @@ class Results:
         }
         record |= {name: best.metrics.get(name) if best else None for name in _AT_BEST}
         config = rows[0].config
-        record |= {name: config.get(name) for name in self.searched} | config
+        fixed = DEFAULTS | self.experiment.manifest["data"]["settings"]
+        record |= {name: config.get(name) for name in self.searched} | fixed | config
         record["worker"] = next((r.worker for r in reversed(rows) if r.worker), None)
         record["reason"] = next((r.reason for r in reversed(rows) if r.reason), None)
         record["weights"] = str(file) if file.exists() else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from model.cli import add_field_options, fields_given, run_main
 from model.config import Config
+from model.errors import ConfigurationError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", help="held-out loss of a model", description="Evaluates a model on a split."
     )
     evaluate.add_argument("model", help="model directory, NAME, NAME@alias or NAME:VERSION")
-    evaluate.add_argument("--data", help="corpus or prepared data set; default the model's own")
+    evaluate.add_argument(
+        "--data",
+        help="prepared data set, or a corpus of which every pair is evaluated; "
+        "default the model's own data",
+    )
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     evaluate.add_argument("--registry", default="registry", help="directory of named models")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -80,11 +85,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from model.preparation import PreparationReport, prepare
+    from model.prepared_data import SUFFIX
 
     values = fields_given(arguments) | {"corpus": arguments.corpus}
     config = Config.from_mapping(values, "command line").data
     stem = Path(arguments.corpus).name.split(".")[0].replace(" ", "-")
     out = arguments.out or Path("data") / f"{stem}.safetensors"
+    if out.suffix != SUFFIX:
+        raise ConfigurationError("command line", [f"--out: must end in {SUFFIX}, but is {out}."])
     data = prepare(config, progress=True)
     data.save(out)
     print("\n".join(PreparationReport.of(data).summary_lines()))
@@ -111,9 +119,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     else:
         width = max(map(len, figures))
         for name, value in figures.items():
-            text = f"{value:.4f}" if isinstance(value, float) else str(value)
-            print(f"{name:{width}}  {text}")
+            print(f"{name:{width}}  {_shown(value)}")
     return 0
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _chat(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from model.batching import Batches
 from model.loss import teacher_forced
 from model.prepared_data import PreparedData
 from model.seq2seq import Seq2Seq
+from model.vocabulary import UNK
 
 _BATCH = 256
 
@@ -80,6 +81,11 @@ def unigram_loss(data: PreparedData, split: str = "validation") -> float:
     held_out = _reply_counts(data, split)
     log_probability = (counts / counts.sum()).log()
     return float(-(held_out * log_probability).sum() / held_out.sum())
+
+
+def unknown_words(data: PreparedData, split: str) -> int:
+    """How many words of the replies of a split are outside of the vocabulary."""
+    return int(_reply_counts(data, split)[UNK])
 
 
 def _reply_counts(data: PreparedData, split: str) -> Tensor:

@@ -81,6 +81,32 @@ def prepare_corpus(corpus: Corpus, config: DataConfig, *, progress: bool = False
     return arrays.finish(vocabulary, config, counts)
 
 
+def prepare_to_evaluate(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary) -> PreparedData:
+    """Prepares every pair of a corpus as the ``test`` split, for a model that is trained already.
+
+    Only pairs without words on a side and pairs of `max_length` words or more are left out.
+    Words outside of the vocabulary become ``UNK``.
+
+    Raises:
+        EmptyCorpusError: where no pair is left.
+    """
+    candidates = [
+        _Candidate("test", [normalise(turn) for turn in dialogue.turns])
+        for dialogue in corpus.dialogues
+    ]
+    counts = _corpus_counts(corpus, candidates)
+    _drop(candidates, counts, "empty", _Candidate.is_empty)
+    _drop(candidates, counts, "long", lambda pair, i: pair.is_long(i, config.max_length))
+    arrays = _Arrays()
+    for candidate in candidates:
+        candidate.encode(vocabulary)
+        arrays.add(candidate)
+    if not arrays.examples["test"]:
+        dropped = ", ".join(_dropped_lines(counts, ("test",), vars(config))) or "none"
+        raise EmptyCorpusError(f"{corpus.name}: no pair is left to evaluate; dropped: {dropped}.")
+    return arrays.finish(vocabulary, config, counts)
+
+
 def split_dialogues(dialogues: Iterable[Dialogue], config: DataConfig) -> list[str]:
     """Says for each dialogue whether it is for ``train``, ``validation`` or ``test``.
 
@@ -240,12 +266,17 @@ class _Arrays:
             tokens=torch.frombuffer(self.tokens, dtype=torch.int32),
             utterance_offsets=torch.frombuffer(self.offsets, dtype=torch.int64),
             examples={
-                split: torch.frombuffer(numbers, dtype=torch.int64).view(-1, 2)
-                for split, numbers in self.examples.items()
+                split: _int64(numbers).view(-1, 2) for split, numbers in self.examples.items()
             },
             settings=asdict(config),
             counts=counts,
         )
+
+
+def _int64(numbers: array[int]) -> torch.Tensor:
+    if not numbers:  # `frombuffer` refuses an empty buffer
+        return torch.empty(0, dtype=torch.int64)
+    return torch.frombuffer(numbers, dtype=torch.int64)
 
 
 # Reporting

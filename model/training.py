@@ -244,7 +244,6 @@ class Trainer:
                 "report": None
                 if report is None
                 else {
-                    "state": report.state,
                     "metrics": report.metrics,
                     "improved": report.improved,
                 },
@@ -287,9 +286,20 @@ class Trainer:
         self.iteration = state["iteration"]
         self.best_val_loss, self.best_iteration = state["best_val_loss"], state["best_iteration"]
         self._last_good = state["last_good"]
-        report = state["report"]
-        self._last_report = None if report is None else Report(iteration=self.iteration, **report)
+        self._last_report = self._restored_report(state["report"])
         return self._last_report
+
+    def _restored_report(self, saved: dict[str, Any] | None) -> Report | None:
+        """The report of a checkpoint; whether it is the last depends on the iterations now."""
+        if saved is None:
+            return None
+        done = self.iteration >= self.config.training.iterations
+        return Report(
+            self.iteration,
+            saved["metrics"],
+            "finished" if done else "running",
+            improved=saved["improved"],
+        )
 
     def _check_same(self, path: Path, state: dict[str, Any]) -> None:
         if state["fingerprint"] != self.fingerprint:

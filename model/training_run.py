@@ -22,11 +22,13 @@ import torch
 from model.batching import Batches
 from model.checkpoint import read_checkpoint
 from model.config import Config, DataConfig
+from model.corpora import read_corpus
 from model.data_source import open_or_prepare
 from model.errors import ConfigurationError, StorageError
-from model.evaluation import evaluate, unigram_loss
+from model.evaluation import evaluate, unigram_loss, unknown_words
 from model.files import storage_errors
 from model.model_directory import DialogueModel, write_model_directory
+from model.preparation import prepare_to_evaluate
 from model.prepared_data import SUFFIX, PreparedData
 from model.training import Metrics, Report, Trainer
 
@@ -88,9 +90,9 @@ def _check_free(out: Path, resume: bool) -> None:
 
 
 def _restore(trainer: Trainer, out: Path) -> None:
-    report = trainer.restore(out / "checkpoint.pt")
+    trainer.restore(out / "checkpoint.pt")
     wanted = trainer.config.training.iterations
-    if trainer.iteration >= wanted and (report is None or report.state == "running"):
+    if trainer.iteration > wanted:
         problem = f"is {wanted}, but the checkpoint is of iteration {trainer.iteration} already."
         raise ConfigurationError("command line", [f"--iterations: {problem}"])
     print(f"going on from iteration {trainer.iteration}", file=sys.stderr)
@@ -149,23 +151,22 @@ def _write_model(out: Path, config: Config, data: PreparedData) -> Path:
 
 
 def evaluate_on(model: DialogueModel, corpus: str | None, split: str) -> dict[str, Any]:
-    """Held-out figures of a model on its own or another data set.
+    """Figures of a model on held-out data.
 
-    Words of another data set are read with the model's vocabulary, unknown ones as ``<unk>``.
+    Words are read with the model's vocabulary, unknown ones as ``<unk>``.
 
     Args:
         model: The model.
-        corpus: Corpus or prepared data set; None for the one it was trained on.
+        corpus: A prepared data set, of which `split` is evaluated; any other corpus, of which
+            every pair within the model's ``max_length`` is; None for the data it was trained on.
         split: ``train``, ``validation`` or ``test``.
+
+    Raises:
+        CorpusError: where the corpus is missing, malformed, or has no pair to evaluate.
+        PreparedDataError: where the prepared data set is damaged.
     """
-    given: dict[str, Any] = asdict(model.config.data)
-    if corpus is not None and corpus.endswith(SUFFIX):
-        given = {"corpus": corpus}
-    elif corpus is not None:
-        given |= {"corpus": corpus}
-    data = open_or_prepare(given, progress=True)
-    own = model.vocabulary.words == data.vocabulary.words
-    if not own:
+    data, split = _data_to_evaluate(model, corpus, split)
+    if model.vocabulary.words != data.vocabulary.words:
         data = data.with_vocabulary(model.vocabulary)
     device = model.model.output.weight.device
     found = evaluate(model.model, Batches(data, split, device))
@@ -177,6 +178,19 @@ def evaluate_on(model: DialogueModel, corpus: str | None, split: str) -> dict[st
         "loss": found.loss,
         "perplexity": found.perplexity,
         "token_accuracy": found.token_accuracy,
-        "unigram_loss": unigram_loss(data, split),
-        "same_vocabulary": own,
+        "unigram_loss": unigram_loss(data, split) if len(data.examples["train"]) else None,
+        "unknown_words": unknown_words(data, split),
     }
+
+
+def _data_to_evaluate(
+    model: DialogueModel, corpus: str | None, split: str
+) -> tuple[PreparedData, str]:
+    """The data set, and which split of it; a corpus that is not prepared has one, ``test``."""
+    settings = model.config.data
+    if corpus is None:
+        return open_or_prepare(asdict(settings), progress=True), split
+    if corpus.endswith(SUFFIX):
+        return open_or_prepare({"corpus": corpus}), split
+    read = read_corpus(corpus)
+    return prepare_to_evaluate(read, replace(settings, corpus=corpus), model.vocabulary), "test"

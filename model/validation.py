@@ -20,6 +20,10 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; valid: {', '.join(names)}." if names else "."
 
 
+#: Beyond it neither torch nor JSON's other readers keep whole numbers.
+_LARGEST = 2.0**63
+
+
 class Problems:
     """Collects problems of one source and raises them together."""
 
@@ -77,6 +81,8 @@ class Rule:
             return f"must be {wanted}, but got {value!r} ({type(value).__name__})."
         if self.choices is not None and value not in self.choices:
             return f"must be one of {', '.join(self.choices)}, but got {value!r}."
+        if isinstance(value, int) and abs(value) >= _LARGEST:
+            return f"must be less than 2^63 in size, but has {len(str(abs(value)))} digits."
         if self.kind in (int, float) and not self._in_bounds(value):
             return f"must be {self._bounds_text()}, but got {value!r}."
         return None
@@ -90,7 +96,7 @@ class Rule:
 
     def _in_bounds(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            abs(value) < math.inf  # also false for NaN
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)

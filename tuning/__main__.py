@@ -192,13 +192,13 @@ def _report_end(experiment: Experiment, storage: str) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from tuning.status import status
+    from tuning.status import status_of
 
     paths = list_experiments(Path(arguments.storage))
     if not paths:
         print(f"{arguments.storage}: no experiments yet; start one with 'python -m tuning run'.")
         return 0
-    rows = [status(Experiment.open(path)) for path in paths]
+    rows = [status_of(path) for path in paths]
     headers = ("name", "state", "trials", "best", "created")
     print(table([[getattr(row, h) for h in headers] for row in rows], headers))
     return 0

@@ -7,12 +7,15 @@ Ray Tune starts, places and restarts the processes; what to run and what to deci
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
+from model.errors import DialogueTuneError
 from model.training import Report
 from tuning.coordinator import Coordinator
 from tuning.scheduling import Decision
@@ -34,14 +37,18 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         self.concurrency = concurrency
         self.running: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
+        self.error: DialogueTuneError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next assignment; None for "not now", and Ray's FINISHED when all is done."""
-        if self.coordinator.done:
+        if self.coordinator.done or self.error is not None:
             return str(RaySearcher.FINISHED)
         if len(self.running) >= self.concurrency:
             return None
-        assignment = self.coordinator.next_assignment()
+        with self.ending_on_error():
+            assignment = self.coordinator.next_assignment()
+        if self.error is not None:
+            return str(RaySearcher.FINISHED)
         if assignment is None:
             return str(RaySearcher.FINISHED) if self.coordinator.done else None
         self.running[trial_id] = assignment.trial
@@ -60,7 +67,20 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         """The attempt has left its process; an error is the coordinator's to judge."""
         trial = self.running.pop(trial_id, None)
         if error and trial is not None:
-            self.coordinator.failed(trial, self.reasons.pop(trial_id, "unknown error"))
+            with self.ending_on_error():
+                self.coordinator.failed(trial, self.reasons.pop(trial_id, "unknown error"))
+
+    @contextmanager
+    def ending_on_error(self) -> Iterator[None]:
+        """Keeps an error of ours, a full disk say, and lets the search end on it.
+
+        Ray would wrap it in one of its own and lose its message; whoever started Ray raises
+        `error` afterwards.
+        """
+        try:
+            yield
+        except DialogueTuneError as error:
+            self.error = self.error or error
 
     def save(self, checkpoint_path: str) -> None:
         """Ray asks now and then; the journal is our state."""
@@ -82,14 +102,17 @@ class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray with each report, before anything is done about it."""
         report: Report = result["report"]
-        decision = self.search.coordinator.report(
-            trial.config["trial"],
-            report.iteration,
-            report.metrics,
-            state=report.state,
-            worker=result["worker"],
-        )
-        return str(_DECISIONS[decision])
+        decision = Decision.STOP
+        with self.search.ending_on_error():
+            decision = self.search.coordinator.report(
+                trial.config["trial"],
+                report.iteration,
+                report.metrics,
+                state=report.state,
+                worker=result["worker"],
+                note=result["note"],
+            )
+        return str(_DECISIONS[Decision.STOP if self.search.error else decision])
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keeps the reason, for `SearchAdapter.on_trial_complete`, which Ray calls next."""

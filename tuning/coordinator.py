@@ -162,6 +162,7 @@ class Coordinator:
         *,
         state: str = "running",
         worker: str | None = None,
+        note: str | None = None,
     ) -> Decision:
         """Takes a trial's report and decides whether it goes on.
 
@@ -175,6 +176,7 @@ class Coordinator:
             metrics: What the trainer measured.
             state: ``running``, ``finished`` (no iterations left) or ``diverged``.
             worker: Where it runs.
+            note: What went wrong without ending it: a damaged checkpoint that was passed over.
         """
         record = self.trials[trial]
         known = iteration in record.decisions
@@ -188,6 +190,7 @@ class Coordinator:
             worker=worker,
             values=[self._best(record, metrics)],
             state=state,
+            reason=note,
         )
         decision = Decision(record.decisions[iteration]) if known else self._decide(row)
         stopped = decision is Decision.STOP and state == "running"

@@ -247,6 +247,7 @@ def _fit(
         DialogueTrainable,
         data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once to each node, read in place
         experiment=str(experiment.path),
+        objective=experiment.objective,
     )
     trainable = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
     search = SearchAdapter(coordinator, concurrency)
@@ -276,3 +277,5 @@ def _fit(
             tuner.fit()
         finally:
             signal.signal(signal.SIGINT, handler)
+        if search.error is not None:
+            raise search.error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+from model.errors import DialogueTuneError
 from tuning.experiment import Experiment
-from tuning.journal import read_journal
+from tuning.journal import current_reports, read_journal
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Status:
 
     Attributes:
         name: The experiment's name.
-        state: ``running``, ``complete`` or ``interrupted``.
+        state: ``running``, ``complete``, ``interrupted``, or ``unreadable: REASON``.
         trials: How many ended of how many, ``3/12``.
         best: Best value of the objective so far, or None.
         created: When, in UTC.
@@ -28,16 +30,27 @@ class Status:
     created: str
 
 
+def status_of(path: Path) -> Status:
+    """Reads how the experiment in a directory stands; a damaged one is said to be unreadable."""
+    try:
+        return status(Experiment.open(path))
+    except DialogueTuneError as error:
+        return Status(path.name, f"unreadable: {error}", "-", None, "-")
+
+
 def status(experiment: Experiment) -> Status:
-    """Reads how an experiment stands."""
+    """Reads how an experiment stands.
+
+    Raises:
+        ExperimentError: where its journal is damaged or of a newer format.
+    """
     rows = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
     states = {row.trial: row.state for row in rows if row.trial is not None}
     ended = sum(n for state, n in Counter(states.values()).items() if state != "running")
     best: float | None = None
-    for row in rows:
-        for value in row.values[:1]:
-            if experiment.objective.better(value, best):
-                best = value
+    for row in current_reports(rows):
+        if experiment.objective.better(row.metrics.get(experiment.objective.name), best):
+            best = row.metrics[experiment.objective.name]
     complete = any(row.kind == "ended" and row.reason == "complete" for row in rows[-1:])
     state = "complete" if complete else "running" if experiment.is_running() else "interrupted"
     target = experiment.manifest["trials"]

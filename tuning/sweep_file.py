@@ -285,15 +285,9 @@ def _field_faults(parameter: Mapping[str, Any], rule: Rule) -> Iterator[tuple[st
     kinds = {float: (int, float), int: (int,)}.get(rule.kind, ())
     named |= {key: parameter[key] for key in ("min", "max") if type(parameter.get(key)) in kinds}
     for key, value in named.items():
-        fault = _fault(value, rule)
+        fault = rule.problem_with(value)
         if fault is not None:
             yield key, fault
-
-
-def _fault(value: Any, rule: Rule) -> str | None:
-    if type(value) is int and abs(value) >= 2**63:
-        return f"must be less than 2^63 in size, but has {len(str(abs(value)))} digits."
-    return rule.problem_with(value)
 
 
 def _misfit(name: str, distribution: Distribution) -> str | None:

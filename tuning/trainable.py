@@ -20,6 +20,7 @@ from ray import tune
 from model.config import Config
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer
+from tuning.coordinator import Objective
 from tuning.trial_files import TrialFiles
 
 
@@ -27,7 +28,11 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains the configuration of an `Assignment` (``trial``, ``attempt``, ``config``)."""
 
     def setup(
-        self, config: dict[str, Any], data: np.ndarray | None = None, experiment: str = ""
+        self,
+        config: dict[str, Any],
+        data: np.ndarray | None = None,
+        experiment: str = "",
+        objective: Objective | None = None,
     ) -> None:
         """Called once for each process; `reset_config` takes the trials after the first.
 
@@ -35,8 +40,10 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             config: The assignment, as a mapping.
             data: The bytes of the prepared data set, read in place from the object store.
             experiment: The experiment's directory.
+            objective: What the best weights are chosen by.
         """
-        assert data is not None
+        assert data is not None and objective is not None
+        self.objective = objective
         self.data = PreparedData.from_buffer(data, "object store")
         self.experiment = Path(experiment)
         self.reset_config(config)
@@ -67,10 +74,12 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(config.training.threads or self._cpus())
         trainer = Trainer(self.data, config)
         self.files = TrialFiles(self.experiment, self.assignment["trial"])
-        report, self.refused = (
+        report, refused = (
             self.files.restore(trainer) if self.assignment["attempt"] > 1 else (None, [])
         )
+        self.note = "; ".join(refused) or None
         self.trainer = trainer
+        self.best_value = self.files.best_value(self.objective.name)
         return report
 
     def _cpus(self) -> int:
@@ -81,8 +90,10 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         assert self.trainer is not None
         if report.state == "diverged":
             return
-        if report.improved:
+        value = report.metrics.get(self.objective.name)
+        if self.objective.better(value, self.best_value):
             self.files.save_best(self.trainer)
+            self.best_value = value
         training = self.trainer.config.training
         number = -(-report.iteration // training.report_every)
         if report.state == "finished" or number % training.checkpoint_every == 0:
@@ -90,7 +101,9 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _result(self, report: Report, started: float) -> dict[str, Any]:
         report.metrics["step_seconds"] = time.perf_counter() - started
-        return {"report": report, "worker": f"{self.get_current_ip_pid()[0]}:{os.getpid()}"}
+        note, self.note = self.note, None
+        worker = f"{self.get_current_ip_pid()[0]}:{os.getpid()}"
+        return {"report": report, "worker": worker, "note": note}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Ray asks for none: the trial's own files are its checkpoints."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError
 from model.files import storage_errors
 from model.training import Report, Trainer
@@ -36,6 +37,14 @@ class TrialFiles:
     def best(self) -> Path:
         """Weights at the best report so far."""
         return self.directory / "best.pt"
+
+    def best_value(self, metric: str) -> float | None:
+        """A metric at the best report so far; None where there is none, or it is damaged."""
+        try:
+            value: float | None = read_checkpoint(self.best)["metrics"].get(metric)
+        except CheckpointError:
+            return None
+        return value
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints there are, the newest first."""

@@ -54,6 +54,14 @@ class LiveView:
         )
 
     def __enter__(self) -> LiveView:
+        target = self.coordinator.target
+        many = "all points of the grid" if target is None else f"{target} trials"
+        known = f", {len(self.coordinator.trials)} known" if self.coordinator.trials else ""
+        self.console.print(
+            f"{self.name}: {many}{known}, {self.concurrency} at a time; Ctrl-C stops cleanly",
+            highlight=False,
+            soft_wrap=True,
+        )
         if self._live:
             self._live.start()
         return self
@@ -75,6 +83,8 @@ class LiveView:
         """Takes a row of the journal."""
         if row.trial is None:
             return
+        if row.kind == "report" and row.reason:
+            self.note(f"trial {row.trial}: {row.reason}")
         if row.kind in ("proposed", "restarted"):
             self._trial_started[row.trial] = time.monotonic()
         elif row.state in _STATE_WORDS:

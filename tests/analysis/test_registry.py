@@ -114,7 +114,7 @@ class TestPromote:
         bot = load(promoted)
         figures = evaluate_on(bot, str(finished.path / "data.safetensors"), "validation")
         assert figures["loss"] == pytest.approx(bot.metrics["val_loss"], rel=1e-6)
-        assert figures["same_vocabulary"]
+        assert figures["unknown_words"] == 0
         assert bot.reply("do you like red green or blue ?")
 
     def test_a_chosen_trial(self, results, registry):

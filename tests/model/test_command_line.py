@@ -323,9 +323,9 @@ class TestTrainRefuses:
         assert run("train", prepared, *SMALL, "--out", tmp_path / "o") == 130
         capsys.readouterr()
         error = self.refused(
-            capsys, prepared, *SMALL, "--iterations", "8", "--resume", "--out", tmp_path / "o"
+            capsys, prepared, *SMALL, "--iterations", "4", "--resume", "--out", tmp_path / "o"
         )
-        assert "--iterations: is 8, but the checkpoint is of iteration 8 already." in error
+        assert "--iterations: is 4, but the checkpoint is of iteration 8 already." in error
 
     def test_a_damaged_checkpoint(self, prepared, trained, tmp_path, capsys):
         content = (trained / "checkpoint.pt").read_bytes()
@@ -388,7 +388,7 @@ class TestEvaluate:
             "perplexity": direct.perplexity,
             "token_accuracy": direct.token_accuracy,
             "unigram_loss": unigram_loss(data, split),
-            "same_vocabulary": True,
+            "unknown_words": 0,
         }
         assert found == self.figures(
             capsys, trained / "model", "--split", split, "--data", prepared
@@ -416,7 +416,20 @@ class TestEvaluate:
         losses = -likelihoods[range(len(target)), target]
         assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
         assert found["tokens"] == found["examples"] * len(target)
-        assert found["same_vocabulary"] is False
+        assert found["unknown_words"] == 2 * found["examples"]
+
+    def test_every_pair_of_a_corpus_is_evaluated(self, trained, tmp_path, capsys):
+        """However small it is; nothing is held out of what is evaluated."""
+        file = tmp_path / "two.tsv"
+        file.write_text("do you like red ?\ti like red .\nhello\thi there\n", encoding="utf-8")
+        found = self.figures(capsys, trained / "model", "--data", file)
+        assert (found["split"], found["examples"], found["unigram_loss"]) == ("test", 2, None)
+
+    def test_a_corpus_without_a_pair(self, trained, tmp_path, capsys):
+        file = tmp_path / "long.tsv"
+        file.write_text("red " * 30 + "\tred\n", encoding="utf-8")
+        assert run("evaluate", trained / "model", "--data", file) == 2
+        assert "no pair is left to evaluate; dropped: 1 pair" in capsys.readouterr().err
 
     def test_the_text_form_shows_every_figure(self, trained, capsys):
         capsys.readouterr()

@@ -15,6 +15,7 @@ from tests.tuning.ray_support import (
 )
 from tuning.cluster import runtime_environment
 from tuning.coordinator import Coordinator
+from tuning.journal import Journal
 from tuning.launch import is_complete, resume, run
 from tuning.sweep_file import parse_sweep
 
@@ -206,3 +207,22 @@ def test_wandb_offline_holds_every_report(search):
         assert losses == history["val_loss"].tolist()
         exits = [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"]
         assert exits == [0]
+
+
+def test_a_full_disk_ends_the_search_with_its_reason(search, monkeypatch, tmp_path):
+    """The journal cannot be written from the fifth row on; what was written stays readable."""
+    append, written = Journal.append, []
+
+    def full_from_the_fifth(self, row):
+        if len(written) == 4:
+            raise StorageError("journal: cannot be written: no space is left on the device.")
+        written.append(row)
+        return append(self, row)
+
+    monkeypatch.setattr(Journal, "append", full_from_the_fifth)
+    with pytest.raises(StorageError, match="no space is left on the device"):
+        search(trials=3)
+    assert len(Results.open(tmp_path / "runs" / "search").rows) == 4
+    monkeypatch.undo()
+    experiment = resume(tmp_path / "runs" / "search")
+    assert Results.open(experiment.path).trials["state"].tolist() == ["finished"] * 3

@@ -1,0 +1,83 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from tuning.coordinator import Coordinator, Objective
+from tuning.distributions import Uniform
+from tuning.journal import Journal
+from tuning.scheduling import FifoScheduler
+from tuning.search import RandomSearcher
+from tuning.search_space import SearchSpace
+from tuning.view import LiveView, duration, short
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    space = SearchSpace({"learning_rate": Uniform(0.1, 0.2)})
+    return Coordinator(
+        RandomSearcher(space, seed=0),
+        FifoScheduler(),
+        Journal(tmp_path),
+        Objective("val_loss", "minimize"),
+        trials=2,
+        max_failures=2,
+    )
+
+
+def watched(coordinator, *, terminal):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=100, color_system=None)
+    view = LiveView(coordinator, "demo", concurrency=2, searched=["learning_rate"], console=console)
+    coordinator.listeners = [view]
+    return view, text
+
+
+def play(coordinator):
+    for trial in range(2):
+        coordinator.next_assignment()
+        coordinator.report(trial, 10, {"val_loss": 3.0 + trial})
+    coordinator.failed(1, "worker died")
+    coordinator.report(0, 20, {"val_loss": 2.5}, state="finished")
+
+
+def test_plain_lines_without_a_terminal(coordinator):
+    view, text = watched(coordinator, terminal=False)
+    with view:
+        play(coordinator)
+    header, failed, ended = text.getvalue().splitlines()
+    assert header == "demo: 2 trials, 2 at a time; Ctrl-C stops cleanly"
+    assert failed == "trial 1: attempt 1 failed, restarting: worker died"
+    assert "trial    0 finished at iteration 20: best val_loss 2.5000; 1/2 done" in ended
+    assert "\x1b" not in text.getvalue()
+
+
+def test_the_live_table_shows_progress_and_the_best(coordinator):
+    view, _ = watched(coordinator, terminal=True)
+    play(coordinator)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view)
+    shown = console.file.getvalue()
+    rate = coordinator.trials[0].config["learning_rate"]
+    assert "1/2 done" in shown
+    assert "1 running, 1 finished" in shown
+    assert f"best so far: trial 0, val_loss 2.5000: learning_rate {rate:.4g}" in shown
+    assert [line.split() for line in shown.splitlines()[3:4]] == [["1", "10", "4.0000", "0:00"]]
+
+
+def test_the_live_table_before_anything_happened(coordinator):
+    view, _ = watched(coordinator, terminal=True)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view)
+    assert "no result yet" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3725, "1:02:05")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_short():
+    assert [short(v) for v in (0.000123456, 50, "adam")] == ["0.0001235", "50", "adam"]
