@@ -9,7 +9,7 @@ SWEEP ?= configs/demo.yaml
 MODEL ?= everyday
 ARGS ?=
 
-.PHONY: help sweep test test-all lint types setup setup-dev clean
+.PHONY: help sweep test test-slow test-all lint types setup setup-dev clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -38,8 +38,10 @@ sweep: $(VENV)/.runtime ## search, show the results, promote the best model, let
 test: $(VENV)/.development ## the tests, in under eight minutes
 	$(RUN) -m pytest
 
-test-all: $(VENV)/.development ## only the tests that `make test` leaves out: slow ones and faults
+test-slow: $(VENV)/.development ## what `make test` leaves out: slow tests, and processes killed
 	$(RUN) -m pytest -m "slow or chaos"
+
+test-all: test test-slow ## all tests
 
 lint: $(VENV)/.development ## style
 	$(RUN) -m ruff check .

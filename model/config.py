@@ -91,7 +91,7 @@ class TrainingConfig:
         "once",
         str,
         choices=("once", "twice"),
-        help="step the shared embedding with the encoder, or (as published) with both optimizers",
+        help="step the shared embedding with the decoder, or (as published) with both optimizers",
     )
     report_every: int = setting(100, int, low=1, help="iterations between two reports")
     val_examples: int = setting(

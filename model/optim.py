@@ -1,9 +1,9 @@
 """Optimizers of encoder and decoder, their learning rates, clipping and gradient norms.
 
-The shared embedding belongs to the encoder's optimizer (``embedding_update: once``). In the
-published chatbot it belongs to both and is stepped twice an iteration, the second time with the
-decoder's larger learning rate (``embedding_update: twice``). ``docs/training.md`` has the
-measurement behind the default.
+The shared embedding belongs to the decoder's optimizer (``embedding_update: once``). In the
+published chatbot it belongs to both and is stepped twice an iteration, with the encoder's and with
+the decoder's learning rate (``embedding_update: twice``). ``docs/training.md`` has the measurement
+behind the default.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Optimizers:
     def __init__(self, model: Seq2Seq, config: TrainingConfig) -> None:
         self.clip = config.clip
         embedding = list(model.embedding.parameters())
-        encoder = embedding + list(model.encoder.parameters())
-        decoder = list(model.decoder.parameters()) + list(model.output.parameters())
+        encoder = list(model.encoder.parameters())
+        decoder = embedding + list(model.decoder.parameters()) + list(model.output.parameters())
         if config.embedding_update == "twice":
-            decoder = embedding + decoder
+            encoder = embedding + encoder
         self.parameters = {"encoder": encoder, "decoder": decoder}
         rates = {
             "encoder": config.learning_rate,

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from model.config import DEFAULTS
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
 
@@ -140,7 +141,8 @@ class LiveView:
             record = coordinator.trials[trial]
             value = "" if record.value is None else f"{record.value:.4f}"
             elapsed = duration(time.monotonic() - started)
-            table.add_row(str(trial), str(record.iteration), value, elapsed)
+            iterations = record.config.get("iterations", DEFAULTS["iterations"])
+            table.add_row(str(trial), f"{record.iteration}/{iterations}", value, elapsed)
         return Group(head, Text(self._best_text(), style="green"), table)
 
     def _best_text(self) -> str:

@@ -226,3 +226,37 @@ def test_a_full_disk_ends_the_search_with_its_reason(search, monkeypatch, tmp_pa
     monkeypatch.undo()
     experiment = resume(tmp_path / "runs" / "search")
     assert Results.open(experiment.path).trials["state"].tolist() == ["finished"] * 3
+
+
+#: Another group's published sweep file, to be run as it stands (its sizes apart).
+PUBLISHED = """
+program: train.py
+method: bayes
+metric:
+  name: loss
+  goal: minimize
+parameters:
+  learning_rate:
+    min: 0.0001
+    max: 0.001
+  clip:
+    min: 10
+    max: 100
+  teacher_forcing_ratio:
+    min: 0.5
+    max: 1.0
+"""
+
+
+def test_a_published_sweep_file_runs(ray, corpus, tmp_path):
+    file = tmp_path / "published.yaml"
+    file.write_text(PUBLISHED, encoding="utf-8")
+    small = sweep_mapping(corpus, iterations=4)["parameters"]
+    overrides = {name: p["value"] for name, p in small.items() if "value" in p}
+    experiment = run(
+        file, trials=2, overrides=overrides, storage=tmp_path / "runs", wandb="disabled"
+    )
+    trials = Results.open(experiment.path).trials
+    assert trials["val_loss"].notna().all()
+    assert trials["clip"].between(10, 100).all()
+    assert trials["teacher_forcing_ratio"].between(0.5, 1).all()
