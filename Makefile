@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-# What `make sweep` runs; for the real corpus, say:
+# What `make sweep` runs; for the real corpus, or on a cluster, say:
 #   make sweep SWEEP=configs/cornell_random.yaml MODEL=cornell ARGS="--set hidden_size=128"
+#   make sweep STORAGE=/mnt/runs ARGS="--address auto"
 SWEEP ?= configs/demo.yaml
 MODEL ?= everyday
+STORAGE ?= runs
+NAME := $(or $(NAME),sweep-$(shell date +%Y%m%d-%H%M%S))
 ARGS ?=
 
 .PHONY: help sweep test test-slow test-all lint types setup setup-dev clean
@@ -29,9 +32,9 @@ $(VENV)/.development: requirements.txt requirements-dev.txt
 	@touch $@ $(VENV)/.runtime
 
 sweep: $(VENV)/.runtime ## search, show the results, promote the best model, let it reply
-	$(RUN) -m tuning run $(SWEEP) $(ARGS)
-	$(RUN) -m analysis results latest
-	$(RUN) -m analysis promote latest --name $(MODEL)
+	$(RUN) -m tuning run $(SWEEP) --name $(NAME) --storage $(STORAGE) $(ARGS)
+	$(RUN) -m analysis results $(NAME) --storage $(STORAGE)
+	$(RUN) -m analysis promote $(NAME) --storage $(STORAGE) --name $(MODEL)
 	$(RUN) -m model chat $(MODEL) --say "hello !" --say "how are you today ?" \
 	  --say "what is the capital of france ?" --say "tell me a joke ." --say "goodbye !"
 

@@ -89,7 +89,7 @@ class Results:
         """One row for each trial, in the order of proposal.
 
         Columns: trial, state, the objective at its best, the iteration of that best, the
-        objective at the last report and its iteration, attempts, seconds from first to last row,
+        objective at the last report and its iteration, attempts, the seconds they took,
         other metrics at the best report, every configuration field (searched ones first), worker,
         reason of a failure, and the file of the best weights. What a trial does not have is
         missing (NA, NaN or None).
@@ -122,7 +122,7 @@ class Results:
             f"last_{self.objective}": reports[-1].metrics.get(self.objective) if reports else None,
             "iteration": reports[-1].iteration if reports else 0,
             "attempts": last.attempt,
-            "seconds": last.time - rows[0].time,
+            "seconds": _seconds(rows),
         }
         record |= {name: best.metrics.get(name) if best else None for name in _AT_BEST}
         config = rows[0].config
@@ -160,3 +160,10 @@ class Results:
         if ranked.empty:
             raise ExperimentError(f"{self.experiment.path}: no trial has a result yet.")
         return ranked.iloc[0]
+
+
+def _seconds(rows: list[Row]) -> float:
+    """Time of a trial's attempts, without the time between them."""
+    begins = [i for i, row in enumerate(rows) if row.kind in ("proposed", "restarted")]
+    ends = [*(i - 1 for i in begins[1:]), len(rows) - 1]
+    return sum(rows[end].time - rows[i].time for i, end in zip(begins, ends, strict=True))

@@ -119,7 +119,7 @@ def _write_new(path: Path, content: Content) -> None:
         else:
             file.write(content)
         file.flush()
-        _flush(file.fileno())
+        flush(file.fileno())
 
 
 def _flush_directory(directory: Path) -> None:
@@ -127,12 +127,19 @@ def _flush_directory(directory: Path) -> None:
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        _flush(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _flush(descriptor: int) -> None:
+def flush(descriptor: int) -> None:
+    """Waits until what was written to an open file would outlive a power failure.
+
+    Some file systems cannot say; that is passed over.
+
+    Raises:
+        OSError: where the device refuses.
+    """
     try:
         os.fsync(descriptor)
     except OSError as error:

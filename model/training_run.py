@@ -24,7 +24,7 @@ from model.checkpoint import read_checkpoint
 from model.config import Config, DataConfig
 from model.corpora import read_corpus
 from model.data_source import open_or_prepare
-from model.errors import ConfigurationError, StorageError
+from model.errors import ConfigurationError, PreparedDataError, StorageError
 from model.evaluation import evaluate, unigram_loss, unknown_words
 from model.files import storage_errors
 from model.model_directory import DialogueModel, write_model_directory
@@ -189,7 +189,14 @@ def _data_to_evaluate(
     """The data set, and which split of it; a corpus that is not prepared has one, ``test``."""
     settings = model.config.data
     if corpus is None:
-        return open_or_prepare(asdict(settings), progress=True), split
+        data = open_or_prepare(asdict(settings), progress=True)
+        if data.fingerprint != model.manifest["lineage"].get("data_fingerprint"):
+            raise PreparedDataError(
+                f"{settings.corpus}: has changed since the model was trained, so its splits are "
+                "others, and what is held out now may have been trained on; name held-out data "
+                "with --data."
+            )
+        return data, split
     if corpus.endswith(SUFFIX):
         return open_or_prepare({"corpus": corpus}), split
     read = read_corpus(corpus)

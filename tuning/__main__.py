@@ -156,7 +156,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_failures=arguments.max_failures,
         command=["python", "-m", "tuning", *sys.argv[1:]],
     )
-    return _report_end(experiment, arguments.storage)
+    return _report_end(experiment, arguments)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -169,20 +169,28 @@ def _resume(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         wandb=arguments.wandb,
     )
-    return _report_end(experiment, arguments.storage)
+    return _report_end(experiment, arguments)
 
 
-def _report_end(experiment: Experiment, storage: str) -> int:
+def _report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
     """Says how a search ended and what to do next."""
     from tuning.launch import is_complete
+    from tuning.status import status
 
-    option = "" if storage == "runs" else f" --storage {storage}"
+    option = "" if arguments.storage == "runs" else f" --storage {arguments.storage}"
+    address = f" --address {arguments.address}" if arguments.address else ""
     if not is_complete(experiment):
         print(
             f"stopped; everything is kept in {experiment.path}\n"
-            f"go on: python -m tuning resume {experiment.name}{option}"
+            f"go on: python -m tuning resume {experiment.name}{option}{address}"
         )
         return EXIT_INTERRUPTED
+    if status(experiment).best is None:
+        print(
+            f"finished without a result: {experiment.path}\n"
+            f"why: python -m analysis results {experiment.name}{option} --csv trials.csv"
+        )
+        return 1
     print(
         f"finished: {experiment.path}\n"
         f"results: python -m analysis results {experiment.name}{option}\n"

@@ -7,15 +7,16 @@ Ray Tune starts, places and restarts the processes; what to run and what to deci
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from model.errors import DialogueTuneError
+from model.errors import DialogueTuneError, StorageError
 from model.training import Report
 from tuning.coordinator import Coordinator
 from tuning.scheduling import Decision
@@ -29,10 +30,17 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
     Args:
         coordinator: Asked for assignments, and told of failed attempts.
         concurrency: Trials that may be live at once.
+        on_assignment: Called, within Ray's loop, whenever one is handed out.
     """
 
-    def __init__(self, coordinator: Coordinator, concurrency: int) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        concurrency: int,
+        on_assignment: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self.on_assignment = on_assignment
         self.coordinator = coordinator
         self.concurrency = concurrency
         self.running: dict[str, int] = {}
@@ -52,11 +60,8 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         if assignment is None:
             return str(RaySearcher.FINISHED) if self.coordinator.done else None
         self.running[trial_id] = assignment.trial
-        return {
-            "trial": assignment.trial,
-            "attempt": assignment.attempt,
-            "config": assignment.config,
-        }
+        self.on_assignment()
+        return asdict(assignment)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the coordinator has heard of the report through the scheduler."""
@@ -66,9 +71,16 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
     ) -> None:
         """The attempt has left its process; an error is the coordinator's to judge."""
         trial = self.running.pop(trial_id, None)
-        if error and trial is not None:
+        if not error or trial is None:
+            return
+        reason = self.reasons.pop(trial_id, "unknown error")
+        if "StorageError: " in reason:  # every trial would meet it; they can go on later
+            self.error = self.error or StorageError(reason.partition("StorageError: ")[2])
+        if self.error is None:
             with self.ending_on_error():
-                self.coordinator.failed(trial, self.reasons.pop(trial_id, "unknown error"))
+                # A configuration that a worker refuses would be refused again.
+                retry = "ConfigurationError: " not in reason
+                self.coordinator.failed(trial, reason, retry=retry)
 
     @contextmanager
     def ending_on_error(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,23 @@ class Resources:
 
     Attributes:
         cpus: CPU cores, a whole number or a fraction.
-        gpus: GPUs, a whole number or a fraction.
+        gpus: GPUs, a whole number or a fraction below 1, which shares one GPU.
+
+    Raises:
+        ResourceError: where no trial could hold that.
     """
 
     cpus: float = 1
     gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0 and self.gpus <= 0:
+            raise ResourceError("--cpus-per-trial must be greater than 0 where a trial has no GPU.")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ResourceError(
+                f"--gpus-per-trial must be a whole number or a fraction below 1, "
+                f"but got {self.gpus:g}."
+            )
 
     def request(self) -> dict[str, float]:
         """As Ray's resource names."""
@@ -51,17 +64,17 @@ def connected(address: str | None) -> Iterator[None]:
     """Connects to a Ray cluster, or starts one on this machine, for the time of a block.
 
     Args:
-        address: Of an existing cluster (``auto``, ``host:port`` or ``ray://host:port``); None
-            starts Ray here, and ends it afterwards.
+        address: Of an existing cluster (``auto`` or ``host:port``); None starts Ray here, and ends
+            it afterwards.
 
     Raises:
         ResourceError: where no cluster answers at the address.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if address is None and "RAY_AUTH_MODE" not in os.environ:
+    if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # A token of this process alone: other users of the machine cannot use our cluster, and
-        # Ray does not write one into the home directory.
+        # Ray does not write one into the home directory. (Ray reads the mode when imported.)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
@@ -78,16 +91,30 @@ def connected(address: str | None) -> Iterator[None]:
         options |= {"address": address}
     try:
         ray.init(runtime_env=runtime_environment(), **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(f"--address {address}: no Ray cluster answers: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ResourceError(_refusal(address, error)) from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _refusal(address: str | None, error: Exception) -> str:
+    if address is not None:
+        return f"--address {address}: no Ray cluster answers: {error}"
+    advice = ""
+    if "AF_UNIX path" in str(error):
+        advice = " The directory for temporary files has too long a name; set RAY_TMPDIR=/tmp."
+    return f"Ray does not start on this machine: {error}{advice}"
+
+
 def _check_answers(address: str) -> None:
     """Ray itself would try for minutes, and then end the process."""
+    if address.startswith("ray://"):
+        raise ResourceError(
+            f"--address {address}: the Ray client cannot run a search; use the address of the "
+            "cluster itself (HOST:6379) on one of its machines."
+        )
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not port.isdigit():  # "auto": Ray looks for a cluster on this machine
         return
@@ -121,10 +148,7 @@ def fitting(resources: Resources) -> int:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
-    count = sum(
-        min((int(node.get(name, 0) / amount) for name, amount in wanted.items()), default=1)
-        for node in nodes
-    )
+    count = sum(min(_times(node, name, n) for name, n in wanted.items()) for node in nodes)
     if count == 0:
         asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
         has = "; ".join(
@@ -135,3 +159,11 @@ def fitting(resources: Resources) -> int:
             "lower --cpus-per-trial or --gpus-per-trial."
         )
     return count
+
+
+def _times(node: dict[str, float], name: str, amount: float) -> int:
+    """How often an amount of a resource fits on a node; a fraction of a GPU lies on one GPU."""
+    there = node.get(name, 0.0)
+    if name == "GPU" and amount < 1:
+        return int(there) * int(1 / amount)
+    return int(there / amount)

@@ -9,15 +9,21 @@ when the journal's last row was written.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from model.errors import ExperimentError
 from tuning.journal import Journal, Row
 from tuning.scheduling import Decision, Scheduler
 from tuning.search import Outcome, Searcher
+
+_LOGGER = logging.getLogger(__name__)
+#: A search ends when this many trials failed and none ever reported.
+HOPELESS = 3
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,13 @@ class Assignment:
         trial: Number of the trial.
         attempt: From 1; beyond 1 the trial goes on from its newest checkpoint.
         config: Searched and fixed fields.
+        value: Best so far of the objective, by the journal; None for a new trial.
     """
 
     trial: int
     attempt: int
     config: dict[str, Any]
+    value: float | None = None
 
 
 class Listener(Protocol):
@@ -70,7 +78,7 @@ class TrialRecord:
     Attributes:
         config: Searched and fixed fields.
         attempt: The current or last attempt.
-        failures: Attempts that failed; interruptions do not count.
+        failures: Attempts that failed since the last new iteration; interruptions do not count.
         iteration: Highest iteration reported.
         value: Best so far of the objective.
         state: As in `Row.state`; ``running`` until it ends.
@@ -95,7 +103,7 @@ class Coordinator:
         journal: Written before anything takes effect.
         objective: What is optimised.
         trials: How many trials to run, or None for as many as the searcher has.
-        max_failures: Failed attempts after which a trial is given up.
+        max_failures: Failed attempts without progress after which a trial is given up.
     """
 
     def __init__(
@@ -152,7 +160,7 @@ class Coordinator:
             state="running",
         )
         self._tell(self._write(row))
-        return Assignment(trial, record.attempt, record.config)
+        return Assignment(trial, record.attempt, record.config, record.value)
 
     def report(
         self,
@@ -220,6 +228,7 @@ class Coordinator:
         assert row.trial is not None and row.iteration is not None and row.decision is not None
         record = self.trials[row.trial]
         record.decisions[row.iteration] = row.decision
+        record.failures = 0
         record.iteration = max(record.iteration, row.iteration)
         record.value = row.values[0]
         if record.value is not None:
@@ -228,12 +237,22 @@ class Coordinator:
         if row.state != "running":
             self._end(row.trial, row.state)
 
-    def failed(self, trial: int, reason: str, worker: str | None = None) -> None:
-        """Notes that an attempt failed; the trial is restarted while it may fail again."""
+    def failed(self, trial: int, reason: str, *, retry: bool = True) -> None:
+        """Notes that an attempt failed; the trial is restarted while it may fail again.
+
+        Args:
+            trial: Number of the trial.
+            reason: Why, in words.
+            retry: Whether another attempt could end otherwise.
+
+        Raises:
+            ExperimentError: where the first trials all failed without a report: whatever it is,
+                the others would fail too.
+        """
         record = self.trials[trial]
         if record.state != "running":
             return
-        final = record.failures + 1 >= self.max_failures
+        final = record.failures + 1 >= self.max_failures or not retry
         row = Row(
             kind="failed",
             trial=trial,
@@ -243,13 +262,21 @@ class Coordinator:
             values=[record.value],
             state="failed" if final else "running",
             reason=reason,
-            worker=worker,
         )
         row = self._write(row)
         self._take_in_failure(row)
         if not final:
             self._to_restart.append(trial)
         self._tell(row)
+        self._check_not_hopeless(reason)
+
+    def _check_not_hopeless(self, reason: str) -> None:
+        records = self.trials.values()
+        failed = sum(record.state == "failed" for record in records)
+        if failed == HOPELESS and not any(record.decisions for record in records):
+            raise ExperimentError(
+                f"the first {failed} trials that ended all failed without a report: {reason}"
+            )
 
     def _take_in_failure(self, row: Row) -> None:
         assert row.trial is not None
@@ -325,8 +352,13 @@ class Coordinator:
         return self.journal.append(row)
 
     def _tell(self, row: Row) -> None:
-        for listener in self.listeners:
-            listener.heard(row)
+        """Tells the listeners; one that fails is heard no more, and the search goes on."""
+        for listener in list(self.listeners):
+            try:
+                listener.heard(row)
+            except Exception:
+                _LOGGER.exception("%s failed and is left out from here on", type(listener).__name__)
+                self.listeners.remove(listener)
 
 
 def _decided(row: Row, decision: Decision, state: str) -> Row:

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,7 @@ class Experiment:
         manifest = {
             "format": FORMAT,
             "name": name,
+            "id": secrets.token_hex(4),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sweep_file": sweep.source,
             "sweep": sweep.to_mapping(),

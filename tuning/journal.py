@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from model.errors import ExperimentError
-from model.files import atomic_write, storage_errors
+from model.files import atomic_write, flush, storage_errors
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
@@ -121,7 +120,7 @@ class Journal:
             segment = self._segment()
             segment.write(row.to_json() + "\n")
             segment.flush()
-            os.fsync(segment.fileno())
+            flush(segment.fileno())
         self.next_seq += 1
         self._rows_in_segment += 1
         return row
@@ -168,10 +167,17 @@ def read_journal(directory: Path) -> Reading:
     compacted = directory / _COMPACTED
     if not directory.is_dir():
         raise ExperimentError(f"{directory}: there is no journal here.")
+    # The segments are listed first: compaction writes its table before it removes them.
+    segments = sorted(directory.glob("*.jsonl"))
     rows = _read_compacted(compacted) if compacted.exists() else []
     torn: list[str] = []
-    for segment in sorted(directory.glob("*.jsonl")):
-        rows.extend(_read_segment(segment, torn))
+    try:
+        for segment in segments:
+            rows.extend(_read_segment(segment, torn))
+    except FileNotFoundError:  # compacted just now
+        return read_journal(directory)
+    except OSError as error:
+        raise ExperimentError(f"{directory}: cannot be read: {error.strerror}.") from None
     by_seq = {row.seq: row for row in rows}
     return Reading([by_seq[seq] for seq in sorted(by_seq)], torn)
 

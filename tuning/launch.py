@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from itertools import count
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -85,10 +88,11 @@ def run(
             "concurrency": concurrency,
             "wandb": mode,
             "max_failures": max_failures,
+            "address": address,
         }
         experiment = Experiment.create(
             Path(storage),
-            name or _default_name(sweep),
+            name or _default_name(sweep, Path(storage)),
             sweep,
             data,
             seed=seed,
@@ -140,17 +144,23 @@ def is_complete(experiment: Experiment) -> bool:
     return bool(ended) and ended[-1].reason == "complete"
 
 
-def _default_name(sweep: Sweep) -> str:
+def _default_name(sweep: Sweep, storage: Path) -> str:
+    """The sweep's name and the time, and a number where that is taken."""
     stem = sweep.name or Path(sweep.source).stem
     allowed = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem) or "sweep"
-    return f"{allowed}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{allowed}-{datetime.now():%Y%m%d-%H%M%S}"
+    names = (name if i == 1 else f"{name}-{i}" for i in count(1))
+    return next(name for name in names if not (storage / name).exists())
 
 
-def _trial_count(sweep: Sweep, trials: int | None) -> int | None:
-    """How many trials to run; None for as many as the searcher has."""
-    if trials is not None or sweep.run_cap is not None:
-        return trials if trials is not None else sweep.run_cap
-    return None if sweep.method == "grid" else DEFAULT_TRIALS
+def _trial_count(sweep: Sweep, trials: int | None) -> int:
+    """How many trials to run; a grid has no more than its points."""
+    asked = trials if trials is not None else sweep.run_cap
+    if sweep.method != "grid":
+        return DEFAULT_TRIALS if asked is None else asked
+    points = sweep.space.size()
+    assert points is not None, "a grid is finite"
+    return points if asked is None else min(points, asked)
 
 
 def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
@@ -168,9 +178,19 @@ def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
             _CheckpointRemover(experiment.path),
             *([tracker] if tracker else []),
         ]
+        _remove_leftovers(experiment, coordinator)
         coordinator.session("session", f"{len(coordinator.trials)} trials known")
         try:
-            _fit(experiment, data, coordinator, resources, concurrency)
+            _fit(
+                experiment,
+                data,
+                coordinator,
+                resources=resources,
+                concurrency=concurrency,
+                view=view,
+            )
+        except KeyboardInterrupt:
+            view.note("stopped at once")
         finally:
             if tracker:
                 tracker.close()
@@ -206,11 +226,57 @@ def _tracker(experiment: Experiment, sweep: Sweep, view: LiveView) -> WandbTrack
         experiment.path,
         experiment.name,
         mode=mode,
+        run_id=str(experiment.manifest["id"]),
         project=sweep.project,
         entity=sweep.entity,
         tags=tuple(sweep.tags),
         on_problem=view.note,
     )
+
+
+def _remove_leftovers(experiment: Experiment, coordinator: Coordinator) -> None:
+    """Checkpoints of trials whose end was written just before an earlier driver died."""
+    for trial, record in coordinator.trials.items():
+        if record.state != "running":
+            TrialFiles(experiment.path, trial).remove_checkpoints()
+
+
+class _Interrupts:
+    """Says something at the first Ctrl-C, for Ray takes seconds to stop its workers.
+
+    Ray Tune puts its own handler in place when its loop begins; ours goes before it then.
+    """
+
+    def __init__(self, view: LiveView) -> None:
+        self.view = view
+        self.original: Any = None
+        self.announced = False
+
+    def __enter__(self) -> None:
+        self.original = signal.getsignal(signal.SIGINT)
+
+    def announce(self) -> None:
+        """Called within Ray's loop: puts our handler before Ray's, once."""
+        if self.announced or threading.current_thread() is not threading.main_thread():
+            return
+        self.announced = True
+        rays = signal.getsignal(signal.SIGINT)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.view.note("stopping, everything is kept; Ctrl-C again stops at once")
+            if callable(rays):
+                rays(number, frame)  # stops its loop, and gives the signal back to `original`
+
+        signal.signal(signal.SIGINT, stop)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if threading.current_thread() is threading.main_thread() and self.original is not None:
+            signal.signal(signal.SIGINT, self.original)
 
 
 class _CheckpointRemover:
@@ -221,7 +287,7 @@ class _CheckpointRemover:
 
     def heard(self, row: Row) -> None:
         """Called with every new row."""
-        if row.trial is not None and row.state in ("finished", "stopped", "diverged"):
+        if row.trial is not None and row.state in ("finished", "stopped", "diverged", "failed"):
             TrialFiles(self.experiment, row.trial).remove_checkpoints()
 
 
@@ -229,8 +295,10 @@ def _fit(
     experiment: Experiment,
     data: PreparedData,
     coordinator: Coordinator,
+    *,
     resources: Resources,
     concurrency: int,
+    view: LiveView,
 ) -> None:
     """Lets Ray Tune run the coordinator's assignments until there are none, or Ctrl-C."""
     import logging
@@ -250,8 +318,8 @@ def _fit(
         objective=experiment.objective,
     )
     trainable = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
-    search = SearchAdapter(coordinator, concurrency)
-    handler = signal.getsignal(signal.SIGINT)
+    interrupts = _Interrupts(view)
+    search = SearchAdapter(coordinator, concurrency, interrupts.announce)
     with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
         tuner = tune.Tuner(
             trainable,
@@ -273,9 +341,7 @@ def _fit(
                 ),
             ),
         )
-        try:
+        with interrupts:
             tuner.fit()
-        finally:
-            signal.signal(signal.SIGINT, handler)
         if search.error is not None:
             raise search.error

@@ -52,8 +52,10 @@ class WandbTracker:
 
     Args:
         directory: Where Weights & Biases keeps its files (``directory/wandb``).
-        group: The experiment's name; run ids are ``GROUP-TRIAL``.
+        group: The experiment's name; runs are called ``GROUP-TRIAL``.
         mode: ``online`` or ``offline``.
+        run_id: Of the experiment, unique beyond its name; run ids are ``RUN_ID-TRIAL``, so that a
+            resumed search goes on with the same runs.
         project, entity: As in the sweep file, or None for the defaults.
         tags: Tags of every run.
         on_problem: Called once with a text, when logging fails.
@@ -65,6 +67,7 @@ class WandbTracker:
         group: str,
         *,
         mode: str,
+        run_id: str,
         project: str | None = None,
         entity: str | None = None,
         tags: tuple[str, ...] = (),
@@ -73,6 +76,7 @@ class WandbTracker:
         self.directory = directory
         self.group = group
         self.mode = mode
+        self.run_id = run_id
         self.project = project or "dialogue-tune"
         self.entity = entity
         self.tags = tags
@@ -124,13 +128,14 @@ class WandbTracker:
             project=self.project,
             entity=self.entity,
             group=self.group,
-            id=f"{self.group}-{row.trial:04d}",
+            id=f"{self.run_id}-{row.trial:04d}",
             name=f"{self.group}-{row.trial:04d}",
             config=row.config,
             tags=list(self.tags),
             dir=str(self.directory),
             mode=self.mode,  # type: ignore[arg-type]
             reinit="create_new",
+            resume="allow" if self.mode == "online" else None,
             settings=wandb.Settings(
                 silent=True,
                 console="off",

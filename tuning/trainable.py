@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import torch
 from ray import tune
 
 from model.config import Config
+from model.errors import StorageError
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer
 from tuning.coordinator import Objective
+from tuning.experiment import MANIFEST
 from tuning.trial_files import TrialFiles
 
 
@@ -70,7 +73,12 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self) -> Report | None:
         """Builds the trainer; returns the report it was restored to, if it was."""
-        config = Config.from_mapping(self.assignment["config"], source="trial")
+        if not (self.experiment / MANIFEST).is_file():
+            raise StorageError(
+                f"{self.experiment}: this worker does not see the experiment; --storage must be a "
+                "directory that every node reaches, under the same path."
+            )
+        config = self._with_device(Config.from_mapping(self.assignment["config"], source="trial"))
         torch.set_num_threads(config.training.threads or self._cpus())
         trainer = Trainer(self.data, config)
         self.files = TrialFiles(self.experiment, self.assignment["trial"])
@@ -79,12 +87,22 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         )
         self.note = "; ".join(refused) or None
         self.trainer = trainer
-        self.best_value = self.files.best_value(self.objective.name)
+        self.best_value: float | None = self.assignment["value"]
         return report
 
     def _cpus(self) -> int:
-        resources = self.trial_resources
-        return max(1, int(resources.head_cpus)) if resources is not None else 1
+        return max(1, int(self._granted("CPU")))
+
+    def _granted(self, resource: str) -> float:
+        """How much of a resource Ray holds for the trial; 1 where Ray does not run it."""
+        granted = self.trial_resources
+        return float(granted.required_resources.get(resource, 0)) if granted is not None else 1.0
+
+    def _with_device(self, config: Config) -> Config:
+        """``auto`` is the CPU for a trial that holds no GPU: Ray would let it see every one."""
+        if config.training.device != "auto" or self._granted("GPU") > 0:
+            return config
+        return replace(config, training=replace(config.training, device="cpu"))
 
     def _save(self, report: Report) -> None:
         assert self.trainer is not None

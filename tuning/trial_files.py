@@ -11,9 +11,9 @@ newest is damaged; when the journal says that the trial has ended, the driver re
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError
 from model.files import storage_errors
 from model.training import Report, Trainer
@@ -37,14 +37,6 @@ class TrialFiles:
     def best(self) -> Path:
         """Weights at the best report so far."""
         return self.directory / "best.pt"
-
-    def best_value(self, metric: str) -> float | None:
-        """A metric at the best report so far; None where there is none, or it is damaged."""
-        try:
-            value: float | None = read_checkpoint(self.best)["metrics"].get(metric)
-        except CheckpointError:
-            return None
-        return value
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints there are, the newest first."""
@@ -90,8 +82,9 @@ class TrialFiles:
 
     def remove_checkpoints(self) -> None:
         """Removes what is only needed to go on; the best weights stay."""
-        for checkpoint in self.checkpoints():
-            checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):  # they are in nobody's way
+            for leftover in (*self.checkpoints(), *self.directory.glob(".tmp-*")):
+                leftover.unlink(missing_ok=True)
 
 
 def best_file(experiment: Path, trial: int) -> Path:

@@ -19,6 +19,17 @@ from tuning.journal import Row
 _STATE_WORDS = ("finished", "stopped", "diverged", "failed")
 
 
+#: Without a terminal, seconds after which progress is said though no trial has ended.
+LINE_SECONDS = 30.0
+
+
+class _Console(Console):
+    """Falls silent when nobody listens any more; the search goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class LiveView:
     """Listens to a coordinator and shows how the search goes.
 
@@ -43,11 +54,11 @@ class LiveView:
         self.name = name
         self.concurrency = concurrency
         self.searched = searched
-        self.console = console or Console(stderr=True)
+        self.console = console or _Console(stderr=True)
         self._started = time.monotonic()
         self._trial_started: dict[int, float] = {}
         self._durations: list[float] = []
-        self._notes: list[str] = []
+        self._last_line = time.monotonic()
         self._live = (
             Live(self, console=self.console, refresh_per_second=2, transient=True)
             if self.console.is_terminal
@@ -58,11 +69,7 @@ class LiveView:
         target = self.coordinator.target
         many = "all points of the grid" if target is None else f"{target} trials"
         known = f", {len(self.coordinator.trials)} known" if self.coordinator.trials else ""
-        self.console.print(
-            f"{self.name}: {many}{known}, {self.concurrency} at a time; Ctrl-C stops cleanly",
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"{self.name}: {many}{known}, {self.concurrency} at a time; Ctrl-C stops cleanly")
         if self._live:
             self._live.start()
         return self
@@ -93,9 +100,16 @@ class LiveView:
             if started is not None:
                 self._durations.append(time.monotonic() - started)
             if self._live is None:
-                self.console.print(self._line(row), highlight=False, soft_wrap=True)
+                self._say(self._line(row))
         elif row.kind == "failed":
             self.note(f"trial {row.trial}: attempt {row.attempt} failed, restarting: {row.reason}")
+
+        if self._live is None and time.monotonic() - self._last_line > LINE_SECONDS:
+            self._say(f"[{self._clock()}] {self._progress()}; {self._best_text()}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._last_line = time.monotonic()
 
     def _line(self, row: Row) -> str:
         assert row.trial is not None and row.state is not None

@@ -107,7 +107,7 @@ def _run(experiment, coordinator, assignment, data, failures, left):
         if failures.get((assignment.trial, assignment.attempt)) == report.iteration:
             if report.iteration == 8:
                 files.checkpoints()[0].unlink()  # the newest was lost
-            coordinator.failed(assignment.trial, "ValueError: on purpose", worker="host:0")
+            coordinator.failed(assignment.trial, "ValueError: on purpose")
             return
         report = None
 

@@ -431,6 +431,16 @@ class TestEvaluate:
         assert run("evaluate", trained / "model", "--data", file) == 2
         assert "no pair is left to evaluate; dropped: 1 pair" in capsys.readouterr().err
 
+    def test_data_that_changed_since_are_refused(self, corpus, tmp_path, capsys):
+        """What is held out now may have been trained on."""
+        file = tmp_path / "mine.txt"
+        shutil.copy(corpus, file)
+        assert run("train", file, *DATA, *SMALL, "--out", tmp_path / "o") == 0
+        assert self.figures(capsys, tmp_path / "o" / "model")["examples"] > 0
+        file.write_text("hello\nhi there\n\n" + file.read_text("utf-8"), encoding="utf-8")
+        assert run("evaluate", tmp_path / "o" / "model") == 2
+        assert "has changed since the model was trained" in capsys.readouterr().err
+
     def test_the_text_form_shows_every_figure(self, trained, capsys):
         capsys.readouterr()
         assert run("evaluate", trained / "model") == 0

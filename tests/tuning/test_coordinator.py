@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from model.errors import ExperimentError
 from tuning.coordinator import Coordinator, Objective
 from tuning.distributions import Categorical, Uniform
 from tuning.journal import Journal, read_journal
@@ -217,3 +218,43 @@ def test_listeners_hear_a_row_after_it_was_written(tmp_path):
     c.next_assignment()
     c.report(0, 1, {"val_loss": 1.0})
     assert heard == [("proposed", 1), ("report", 2)]
+
+
+def test_progress_forgives_earlier_failures(tmp_path):
+    """A trial on machines that come and go fails often, and gets on all the same."""
+    c = coordinator(tmp_path, trials=1, max_failures=2)
+    for iteration in range(1, REPORTS):
+        c.next_assignment()
+        c.report(0, iteration, {"val_loss": 3.0})
+        c.failed(0, "node lost")
+    c = coordinator(tmp_path, trials=1, max_failures=2)
+    c.next_assignment()
+    c.report(0, REPORTS, {"val_loss": 3.0}, state="finished")
+    assert c.trials[0].state == "finished"
+    assert c.trials[0].attempt == REPORTS
+
+
+def test_what_would_fail_again_is_not_retried(tmp_path):
+    c = coordinator(tmp_path, trials=2, max_failures=3)
+    c.next_assignment()
+    c.failed(0, "ConfigurationError: no GPU", retry=False)
+    assert c.trials[0].state == "failed"
+    assert c.next_assignment().trial == 1
+
+
+def test_a_hopeless_search_ends(tmp_path):
+    c = coordinator(tmp_path, max_failures=1)
+    for _ in range(2):
+        c.failed(c.next_assignment().trial, "ImportError: no module")
+    trial = c.next_assignment().trial
+    with pytest.raises(ExperimentError, match="the first 3 trials .* all failed .*: ImportError"):
+        c.failed(trial, "ImportError: no module")
+    assert [c.trials[i].state for i in range(3)] == ["failed"] * 3
+
+
+def test_a_restarted_trial_knows_its_best(tmp_path):
+    c = coordinator(tmp_path, trials=1)
+    assert c.next_assignment().value is None
+    c.report(0, 1, {"val_loss": 3.0})
+    c.failed(0, "node lost")
+    assert c.next_assignment().value == 3.0

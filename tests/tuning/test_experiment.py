@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -89,6 +90,7 @@ class TestCreate:
         assert created.endswith("+00:00")
         commit = manifest.pop("commit")
         assert commit is None or len(commit.removesuffix("+changes")) == 40
+        assert re.fullmatch("[0-9a-f]{8}", manifest.pop("id"))
         assert manifest == {
             "format": FORMAT,
             "name": "first",

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 from analysis import Results
 from tests.tuning.ray_support import (
+    ROOT,
     command,
     finish,
     sweep_mapping,
@@ -95,6 +97,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(sweep_file):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
     output = finish(process)
     assert process.returncode == 130, output
+    assert "stopping, everything is kept; Ctrl-C again stops at once" in output
     assert "go on: python -m tuning resume search" in output
     assert "Traceback" not in output
     experiment = Experiment.open("search", storage)
@@ -112,16 +115,56 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(sweep_file):
 
 
 @pytest.mark.chaos
+def test_a_second_ctrl_c_keeps_everything_too(sweep_file):
+    storage = sweep_file.parent / "runs"
+    process = command(*run_arguments(sweep_file, "search"))
+    wait_for_reports(storage / "search", 2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    rows = Results.open("search", storage).rows
+    assert rows, output
+
+
+@pytest.mark.slow
+def test_ray_may_have_been_imported_before(sweep_file):
+    """As in most notebooks: Ray reads its authentication mode when it is imported."""
+    code = (
+        "import ray, tuning\n"
+        "if __name__ == '__main__':\n"
+        f"    tuning.run({str(sweep_file)!r}, trials=1, storage={str(sweep_file.parent)!r},\n"
+        "               name='search', wandb='disabled')\n"
+    )
+    script = sweep_file.parent / "notebook.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY")}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment | {"PYTHONPATH": str(ROOT), "HOME": str(sweep_file.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert is_complete(Experiment.open("search", sweep_file.parent))
+
+
+@pytest.mark.chaos
 def test_two_drivers_cannot_run_one_experiment(sweep_file):
     storage = sweep_file.parent / "runs"
-    first = command(*run_arguments(sweep_file, "search"))
+    first = command(*run_arguments(sweep_file, "search", "--set", "iterations=100000"))
     wait_for_reports(storage / "search", 1, first)
     second = command("resume", "search", "--storage", storage)
     output = finish(second)
     assert second.returncode == 2
     assert "is being run by" in output
+    assert first.poll() is None
+    os.killpg(first.pid, signal.SIGINT)
     finish(first)
-    assert first.returncode == 0
+    assert first.returncode == 130
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 import json
 import math
-import os
 
 import pytest
 
@@ -152,7 +151,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="no space is left on the device"):
         journal.append(Row(kind="session"))
 

@@ -1,3 +1,5 @@
+from datetime import datetime
+
 import pytest
 
 from tests.tuning.ray_support import sweep_mapping
@@ -11,8 +13,9 @@ from tuning.sweep_file import parse_sweep
         ("random", None, None, 25),
         ("random", 7, None, 7),
         ("random", 7, 30, 30),
-        ("grid", None, None, None),  # all points
+        ("grid", None, None, 6),  # all points: two learning rates, three clips
         ("grid", 3, None, 3),
+        ("grid", None, 40, 6),
     ],
 )
 def test_number_of_trials(tmp_path, method, run_cap, asked, expected):
@@ -23,5 +26,21 @@ def test_number_of_trials(tmp_path, method, run_cap, asked, expected):
 
 def test_the_default_name_is_made_of_the_sweeps(tmp_path):
     mapping = sweep_mapping(tmp_path / "c.txt")
-    assert _default_name(parse_sweep(mapping | {"name": "my sweep/1"})).startswith("my-sweep-1-20")
-    assert _default_name(parse_sweep(mapping, "configs/demo.yaml")).startswith("demo-20")
+    named = parse_sweep(mapping | {"name": "my sweep/1"})
+    assert _default_name(named, tmp_path).startswith("my-sweep-1-20")
+    assert _default_name(parse_sweep(mapping, "configs/demo.yaml"), tmp_path).startswith("demo-20")
+
+
+def test_a_default_name_is_never_a_taken_one(tmp_path, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("tuning.launch.datetime", Clock)
+    sweep = parse_sweep(sweep_mapping(tmp_path / "c.txt"), "demo.yaml")
+    names = []
+    for _ in range(3):
+        names.append(_default_name(sweep, tmp_path))
+        (tmp_path / names[-1]).mkdir()
+    assert names == [f"demo-20260102-030405{end}" for end in ("", "-2", "-3")]

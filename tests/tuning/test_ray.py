@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.tuning.ray_support import (
 )
 from tuning.cluster import runtime_environment
 from tuning.coordinator import Coordinator
+from tuning.experiment import Experiment
 from tuning.journal import Journal
 from tuning.launch import is_complete, resume, run
 from tuning.sweep_file import parse_sweep
@@ -155,7 +157,7 @@ def test_a_trial_that_always_fails_is_given_up_with_its_reason(search):
     )
     trials = Results.open(experiment.path).trials
     assert trials["state"].tolist() == ["finished", "failed"]
-    assert trials.loc[1, "attempts"] == 2
+    assert trials.loc[1, "attempts"] == 1, "it would be refused again"
     assert "device: is 'cuda', but there is no GPU" in trials.loc[1, "reason"]
     assert is_complete(experiment)
 
@@ -195,7 +197,8 @@ def test_wandb_offline_holds_every_report(search):
         records = wandb_records(file)
         run_record = next(r.run for r in records if r.WhichOneof("record_type") == "run")
         assert run_record.run_group == "search"
-        assert run_record.run_id == f"search-{trial:04d}"
+        assert run_record.run_id == f"{experiment.manifest['id']}-{trial:04d}"
+        assert run_record.display_name == f"search-{trial:04d}"
         losses = [
             float(item.value_json)
             for r in records
@@ -226,6 +229,61 @@ def test_a_full_disk_ends_the_search_with_its_reason(search, monkeypatch, tmp_pa
     monkeypatch.undo()
     experiment = resume(tmp_path / "runs" / "search")
     assert Results.open(experiment.path).trials["state"].tolist() == ["finished"] * 3
+
+
+def test_workers_that_cannot_save_end_the_search_and_lose_nothing(search, monkeypatch, tmp_path):
+    """After the first report the place of the trials' files is a file: no worker can save there."""
+    trials = tmp_path / "runs" / "search" / "trials"
+    report, saved = Coordinator.report, tmp_path / "saved"
+
+    def report_and_break(self, trial, iteration, metrics, **keywords):
+        decision = report(self, trial, iteration, metrics, **keywords)
+        if not saved.exists():
+            trials.rename(saved)
+            trials.write_text("")
+        return decision
+
+    monkeypatch.setattr(Coordinator, "report", report_and_break)
+    with pytest.raises(StorageError, match="trials/000. cannot be written|trials/000.*written"):
+        search(trials=3)
+    monkeypatch.undo()
+    trials.unlink()
+    saved.rename(trials)
+    experiment = resume(tmp_path / "runs" / "search")
+    results = Results.open(experiment.path)
+    assert results.trials["state"].tolist() == ["finished"] * 3
+    assert "failed" not in {row.kind for row in results.rows}
+
+
+def test_a_worker_that_does_not_see_the_storage_says_so(search, monkeypatch, tmp_path):
+    """As on a cluster whose nodes do not share --storage."""
+    create = Experiment.create
+
+    def create_and_hide(*arguments, **keywords):
+        experiment = create(*arguments, **keywords)
+        (experiment.path / "experiment.json").rename(tmp_path / "experiment.json")
+        return experiment
+
+    monkeypatch.setattr(Experiment, "create", create_and_hide)
+    with pytest.raises(StorageError, match="this worker does not see the experiment; --storage"):
+        search(trials=2)
+
+
+def test_impossible_resources_are_refused(search, tmp_path):
+    with pytest.raises(ResourceError, match="--cpus-per-trial must be greater than 0"):
+        search(cpus_per_trial=0)
+    with pytest.raises(ResourceError, match="a whole number or a fraction below 1, but got 1.5"):
+        search(gpus_per_trial=1.5)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_runs_in_a_thread_too(search):
+    """Notebooks and servers do that; signals are the main thread's alone."""
+    done = []
+    thread = threading.Thread(target=lambda: done.append(search(trials=1)))
+    thread.start()
+    thread.join(120)
+    assert is_complete(done[0])
 
 
 #: Another group's published sweep file, to be run as it stands (its sizes apart).

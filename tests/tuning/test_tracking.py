@@ -47,7 +47,7 @@ def test_when_wandb_fails_the_search_hears_it_once(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=fail, Settings=dict))
     problems = []
-    tracker = WandbTracker(tmp_path, "g", mode="offline", on_problem=problems.append)
+    tracker = WandbTracker(tmp_path, "g", mode="offline", run_id="i", on_problem=problems.append)
     for trial in range(3):
         tracker.heard(row("proposed", trial, state="running"))
     tracker.close()
@@ -72,7 +72,7 @@ def test_runs_are_opened_fed_and_closed(tmp_path, monkeypatch):
         return Run(arguments["id"])
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=dict))
-    tracker = WandbTracker(tmp_path, "g", mode="offline", tags=("a",))
+    tracker = WandbTracker(tmp_path, "g", mode="offline", run_id="i", tags=("a",))
     for event in [
         row("session", None, state=None),
         row("proposed", state="running"),
@@ -85,10 +85,10 @@ def test_runs_are_opened_fed_and_closed(tmp_path, monkeypatch):
         tracker.heard(event)
     tracker.close()
     assert events == [
-        ("g-0000", "init", "g", ["a"]),
-        ("g-0000", "log", 10, {"val_loss": 3.0}),
-        ("g-0000", "log", 20, {"val_loss": 2.0}),
-        ("g-0000", "finish", 0, {"state": "finished", "value": 2.0}),
-        ("g-0001", "init", "g", ["a"]),
-        ("g-0001", "finish", 1, {}),
+        ("i-0000", "init", "g", ["a"]),
+        ("i-0000", "log", 10, {"val_loss": 3.0}),
+        ("i-0000", "log", 20, {"val_loss": 2.0}),
+        ("i-0000", "finish", 0, {"state": "finished", "value": 2.0}),
+        ("i-0001", "init", "g", ["a"]),
+        ("i-0001", "finish", 1, {}),
     ]

@@ -81,3 +81,25 @@ def test_duration(seconds, text):
 
 def test_short():
     assert [short(v) for v in (0.000123456, 50, "adam")] == ["0.0001235", "50", "adam"]
+
+
+def test_without_a_terminal_progress_is_said_now_and_then(coordinator, monkeypatch):
+    monkeypatch.setattr("tuning.view.LINE_SECONDS", 0.0)
+    view, text = watched(coordinator, terminal=False)
+    with view:
+        coordinator.next_assignment()
+        coordinator.report(0, 10, {"val_loss": 3.0})
+    assert "0/2 done; best so far: trial 0, val_loss 3.0000: learning_rate" in text.getvalue()
+
+
+def test_a_listener_that_fails_is_left_out_and_the_search_goes_on(coordinator, caplog):
+    class Failing:
+        def heard(self, row):
+            raise OSError("pipe closed")
+
+    coordinator.listeners = [Failing()]
+    coordinator.next_assignment()
+    coordinator.report(0, 20, {"val_loss": 2.5}, state="finished")
+    assert coordinator.trials[0].state == "finished"
+    assert coordinator.listeners == []
+    assert "Failing failed and is left out" in caplog.text
