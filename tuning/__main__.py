@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", help="the experiment's name; default the sweep's name and the time")
     run.add_argument("--seed", type=int, default=0, help="seed of the searcher (%(default)s)")
     run.add_argument(
-        "--max-failures", type=positive, default=3, help="give a trial up after this many failures"
+        "--max-failures",
+        type=positive,
+        default=3,
+        help="give a trial up after this many failures without progress (%(default)s)",
     )
     run.add_argument(
         "--cpus-per-trial", type=_share, default=1.0, help="CPU cores of each trial (%(default)g)"

@@ -273,7 +273,7 @@ class Coordinator:
     def _check_not_hopeless(self, reason: str) -> None:
         records = self.trials.values()
         failed = sum(record.state == "failed" for record in records)
-        if failed == HOPELESS and not any(record.decisions for record in records):
+        if failed >= HOPELESS and not any(record.decisions for record in records):
             raise ExperimentError(
                 f"the first {failed} trials that ended all failed without a report: {reason}"
             )

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def sweep_file(tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     return file
+
+
+def kill_all_with(text):
+    """Kills the processes with a text in their command line.
+
+    `ray stop` would stop every Ray of this machine; ours alone has this directory.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if text in (process / "cmdline").read_text(errors="replace"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def run_arguments(sweep_file, name, *more):
@@ -205,8 +217,7 @@ def test_workers_without_our_code_get_it_from_the_driver(sweep_file, tmp_path):
         assert process.returncode == 0, output
         assert len(Results.open(sweep_file.parent / "runs" / "search").trials) == TRIALS
     finally:
-        # `ray stop` would stop every Ray of this machine; ours alone has this directory.
-        subprocess.run(["pkill", "-KILL", "-f", f"/tmp/ray-{port}"], check=False)
+        kill_all_with(f"/tmp/ray-{port}")
         head.wait(30)
         shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
 
