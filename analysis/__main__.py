@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from analysis.registry import promote
 from analysis.results import Results
 from model.cli import positive, run_main, table
 from model.files import atomic_write, storage_errors
+from model.model_directory import verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +93,8 @@ def _table(results: Results, top: int | None) -> str:
     columns = ["trial", "state", objective, "best_iteration", "iteration", "seconds"]
     columns += [*results.searched, "attempts"]
     shown = shown.head(top or len(shown))
-    states = ", ".join(f"{n} {state}" for state, n in Counter(trials["state"]).items())
+    words = {"stopped": "stopped early"}
+    states = ", ".join(f"{n} {words.get(s, s)}" for s, n in Counter(trials["state"]).items())
     lines = [_frame(shown[columns]), "", f"{len(trials)} trials: {states}"]
     if not ranked.empty and objective == "val_loss":
         lines.append(_against_unigram(results, float(ranked.iloc[0][objective])))
@@ -138,7 +141,15 @@ def _promote(arguments: argparse.Namespace) -> int:
         alias=arguments.alias,
     )
     name, version = directory.parent.name, directory.name
+    model = verify(directory)
+    metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+    chosen = results.trials.set_index("trial").loc[model["lineage"]["trial"]]
+    if chosen["state"] in ("running", "interrupted"):
+        print(f"note: trial {model['lineage']['trial']} is {chosen['state']}; it may get better")
     print(
+        f"trial {model['lineage']['trial']}, iteration {model['lineage']['iteration']}: "
+        f"val_loss {metrics['val_loss']:.4f} over all of validation, test_loss "
+        f"{metrics['test_loss']:.4f} (perplexity {metrics['test_perplexity']:.2f})\n"
         f"promoted to {directory} ({name}:{version}, {name}@{arguments.alias})\n"
         f"talk to it: python -m model chat {name}"
         + ("" if arguments.alias == "production" else f"@{arguments.alias}")

@@ -63,7 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         help="prepared data set, or a corpus of which every pair is evaluated; "
         "default the model's own data",
     )
-    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    evaluate.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="validation",
+        help="which part of a prepared data set or of the model's own data (%(default)s)",
+    )
     evaluate.add_argument("--registry", default="registry", help="directory of named models")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of text")
     evaluate.set_defaults(run=_evaluate)

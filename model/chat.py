@@ -33,7 +33,7 @@ def _converse(model: DialogueModel) -> None:
     with contextlib.suppress(ImportError):  # some builds of Python lack it
         import readline  # noqa: F401 - gives `input` its line editing and history
 
-    print(f"Talking to {model.path}. An empty line is passed over; 'quit' or Ctrl-D leaves.")
+    print(f"Talking to {model.path}. An empty line is passed over; 'quit', 'q' or Ctrl-D leaves.")
     while True:
         try:
             line = input("you> ")

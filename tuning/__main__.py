@@ -11,7 +11,7 @@ from pathlib import Path
 from model.cli import EXIT_INTERRUPTED, positive, run_main, table
 from model.config import parse_assignments
 from tuning.experiment import Experiment, list_experiments
-from tuning.sweep_file import load_sweep
+from tuning.sweep_file import Sweep, load_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,21 +122,49 @@ def _share(text: str) -> float:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from model.data_source import open_or_prepare
+    from tuning.launch import trial_count
+
     sweep = load_sweep(arguments.file).with_overrides(parse_assignments(arguments.assignments))
     for note in sweep.notes:
         print(f"note: {note}")
-    print(f"method {sweep.method}, {sweep.goal} {sweep.metric}")
+    print(
+        f"{trial_count(sweep, None)} trials, method {sweep.method}, {sweep.goal} {sweep.metric}\n"
+        f"early stopping: {_stopping(sweep)}"
+    )
     print("\n".join(sweep.space.describe()))
+    _print_samples(sweep, arguments.samples, arguments.seed)
+    data = open_or_prepare(sweep.space.constants, progress=True)
+    examples = ", ".join(f"{len(pairs)} {split}" for split, pairs in data.examples.items())
+    print(f"data {data.settings['corpus']}: {examples} examples, {len(data.vocabulary)} words")
+    return 0
+
+
+def _stopping(sweep: Sweep) -> str:
+    """Where early stopping judges the trials, in words."""
+    if not sweep.rungs or sweep.early_terminate is None:
+        return "none"
+    rungs = ", ".join(map(str, sweep.rungs))
+    reports = "" if sweep.reports is None else f" of {sweep.reports}"
+    return (
+        f"at reports {rungs}{reports}, the best 1/{sweep.early_terminate.eta:g} of the trials "
+        f"there go on{' (strict)' if sweep.early_terminate.strict else ''}"
+    )
+
+
+def _print_samples(sweep: Sweep, count: int, seed: int) -> None:
     size = sweep.space.size()
     if size == 1:
         print("one configuration; nothing is searched")
-        return 0
+        return
     print(f"{'infinitely many' if size is None else size} configurations; a few of them:")
-    generator = random.Random(arguments.seed)
-    for _ in range(arguments.samples):
-        sample = sweep.space.sample(generator)
+    generator = random.Random(seed)
+    few = size is not None and size <= count
+    samples = (
+        sweep.space.grid_points() if few else (sweep.space.sample(generator) for _ in range(count))
+    )
+    for sample in samples:
         print("  " + ", ".join(f"{name}={sample[name]}" for name in sweep.space.searched))
-    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -194,6 +222,8 @@ def _report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
             f"why: python -m analysis results {experiment.name}{option} --csv trials.csv"
         )
         return 1
+    if experiment.manifest["settings"]["wandb"] == "offline":
+        print(f"W&B, offline; to send: wandb sync {experiment.path}/wandb/offline-run-*")
     print(
         f"finished: {experiment.path}\n"
         f"results: python -m analysis results {experiment.name}{option}\n"

@@ -206,7 +206,7 @@ class _Range(Distribution):
         return (self.quantile(0.0),)
 
     def describe(self) -> str:
-        return f"{self.low} to {self.high}, {self.name.removesuffix('_values')}"
+        return f"{self.low} to {self.high}, {self.name}"
 
     def to_mapping(self) -> dict[str, Any]:
         return {"distribution": self.name, "min": self.low, "max": self.high}

@@ -96,7 +96,7 @@ def run(
             sweep,
             data,
             seed=seed,
-            trials=_trial_count(sweep, trials),
+            trials=trial_count(sweep, trials),
             settings=settings,
             command=command,
         )
@@ -153,7 +153,7 @@ def _default_name(sweep: Sweep, storage: Path) -> str:
     return next(name for name in names if not (storage / name).exists())
 
 
-def _trial_count(sweep: Sweep, trials: int | None) -> int:
+def trial_count(sweep: Sweep, trials: int | None) -> int:
     """How many trials to run; a grid has no more than its points."""
     asked = trials if trials is not None else sweep.run_cap
     if sweep.method != "grid":

@@ -44,7 +44,7 @@ class TestResults:
         assert by_trial["1"][1] == "finished"
         assert by_trial["1"][3:5] == ["12", "12"]
         assert by_trial["1"][6:] == ["0.02", "2"]
-        assert "5 trials: 2 finished, 1 stopped, 1 diverged, 1 failed" in out
+        assert "5 trials: 2 finished, 1 stopped early, 1 diverged, 1 failed" in out
 
     def test_says_how_far_below_a_unigram_model(self, finished, capsys):
         run("results", finished.path)
@@ -188,19 +188,25 @@ class TestBest:
 class TestPromote:
     def test_says_how_to_talk_to_it(self, finished, tmp_path, capsys):
         assert run("promote", finished.path, "--name", "m", "--registry", tmp_path) == 0
-        assert capsys.readouterr().out == (
-            f"promoted to {tmp_path}/m/1 (m:1, m@production)\n"
-            f"talk to it: python -m model chat m --registry {tmp_path}\n"
+        figures, *rest = capsys.readouterr().out.splitlines()
+        assert rest == [
+            f"promoted to {tmp_path}/m/1 (m:1, m@production)",
+            f"talk to it: python -m model chat m --registry {tmp_path}",
+        ]
+        bot = load("m", tmp_path)
+        assert bot.manifest["lineage"]["experiment"] == "small"
+        assert figures.startswith(
+            f"trial 1, iteration 12: val_loss {bot.metrics['val_loss']:.4f} "
+            f"over all of validation, test_loss {bot.metrics['test_loss']:.4f}"
         )
-        assert load("m", tmp_path).manifest["lineage"]["experiment"] == "small"
 
     def test_trial_and_alias(self, finished, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         assert run("promote", finished.path, "--trial", "0", "--alias", "test") == 0
-        assert capsys.readouterr().out == (
-            "promoted to registry/small/1 (small:1, small@test)\n"
-            "talk to it: python -m model chat small@test\n"
-        )
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "promoted to registry/small/1 (small:1, small@test)",
+            "talk to it: python -m model chat small@test",
+        ]
         assert load("small@test").manifest["lineage"]["trial"] == 0
 
     @pytest.mark.parametrize(

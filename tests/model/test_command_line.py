@@ -537,7 +537,7 @@ class TestChat:
 
         try:
             expect("you> ", 1)
-            assert b"'quit' or Ctrl-D leaves" in seen
+            assert b"'quit', 'q' or Ctrl-D leaves" in seen
             os.write(ours, QUESTION.encode() + b"\n")
             expect("you> ", 2)
             os.write(ours, b"\x1b[A\n")  # arrow up: the question again

@@ -3,7 +3,7 @@ from datetime import datetime
 import pytest
 
 from tests.tuning.ray_support import sweep_mapping
-from tuning.launch import _default_name, _trial_count
+from tuning.launch import _default_name, trial_count
 from tuning.sweep_file import parse_sweep
 
 
@@ -21,7 +21,7 @@ from tuning.sweep_file import parse_sweep
 def test_number_of_trials(tmp_path, method, run_cap, asked, expected):
     mapping = sweep_mapping(tmp_path / "c.txt", learning_rate={"values": [0.1, 0.2]})
     mapping |= {"method": method} | ({"run_cap": run_cap} if run_cap else {})
-    assert _trial_count(parse_sweep(mapping), asked) == expected
+    assert trial_count(parse_sweep(mapping), asked) == expected
 
 
 def test_the_default_name_is_made_of_the_sweeps(tmp_path):

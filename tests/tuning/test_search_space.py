@@ -127,7 +127,7 @@ def test_describe():
         "0.5 to 1.0, uniform",
     ]
     assert IntUniform(10, 100).describe() == "10 to 100, whole numbers"
-    assert LogUniform(1e-4, 1e-3).describe() == "0.0001 to 0.001, log_uniform"
+    assert LogUniform(1e-4, 1e-3).describe() == "0.0001 to 0.001, log_uniform_values"
 
 
 def test_omitted_distribution_follows_wandb():
