@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -77,6 +78,17 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:
         TypeError: for a value that JSON has no form for; nothing is written.
     """
     atomic_write(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinity become null: JSON has neither, and both mean "no figure"."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return value
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,6 @@ OUT/model           the model directory, at the end
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -26,11 +25,11 @@ from model.corpora import read_corpus
 from model.data_source import open_or_prepare
 from model.errors import ConfigurationError, PreparedDataError, StorageError
 from model.evaluation import evaluate, unigram_loss, unknown_words
-from model.files import storage_errors
+from model.files import finite, storage_errors
 from model.model_directory import DialogueModel, write_model_directory
 from model.preparation import prepare_to_evaluate
 from model.prepared_data import SUFFIX, PreparedData
-from model.training import Metrics, Report, Trainer
+from model.training import Report, Trainer
 
 
 def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool:
@@ -112,15 +111,7 @@ def _keep(trainer: Trainer, report: Report, out: Path) -> None:
             trainer.save_weights(out / "best.pt")
         trainer.save(out / "checkpoint.pt")
     with storage_errors(out), (out / "history.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(report.metrics)) + "\n")
-
-
-def _finite(metrics: Metrics) -> Metrics:
-    """NaN and infinity become null, for JSON has neither."""
-    return {
-        name: value if value is None or math.isfinite(value) else None
-        for name, value in metrics.items()
-    }
+        file.write(json.dumps(finite(report.metrics)) + "\n")
 
 
 def _print_report(report: Report, config: Config, seconds_per_iteration: float) -> None:

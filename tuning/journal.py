@@ -17,7 +17,6 @@ older attempts from there on are superseded: see `current_reports`.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from model.errors import ExperimentError
-from model.files import atomic_write, flush, storage_errors
+from model.files import atomic_write, finite, flush, storage_errors
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
@@ -74,24 +73,13 @@ class Row:
     def to_json(self) -> str:
         """One line of standard JSON; fields that say nothing are left out."""
         said = {k: v for k, v in asdict(self).items() if v not in (None, {}, [])}
-        return json.dumps(_finite(said), separators=(",", ":"), allow_nan=False)
+        return json.dumps(finite(said), separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Row:
         """The row of a decoded line; fields added by a later version are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{k: v for k, v in mapping.items() if k in known})
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity become null: JSON has neither, and both mean "no figure"."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return value
 
 
 class Journal:
@@ -272,13 +260,13 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     plain = [f.name for f in fields(Row) if f.name != "metrics"]
     columns: dict[str, list[Any]] = {
         name: [
-            json.dumps(_finite(getattr(row, name))) if name in _JSON_COLUMNS else getattr(row, name)
+            json.dumps(finite(getattr(row, name))) if name in _JSON_COLUMNS else getattr(row, name)
             for row in rows
         ]
         for name in plain
     }
     for name in sorted({name for row in rows for name in row.metrics}):
-        columns[f"metrics.{name}"] = [_finite(row.metrics.get(name)) for row in rows]
+        columns[f"metrics.{name}"] = [finite(row.metrics.get(name)) for row in rows]
     return columns
 
 

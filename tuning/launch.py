@@ -24,7 +24,7 @@ from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.scheduling import make_scheduler
-from tuning.search import make_searcher
+from tuning.search import STATES, make_searcher
 from tuning.sweep_file import Sweep, load_sweep
 from tuning.tracking import WandbTracker, choose_mode
 from tuning.trial_files import TrialFiles
@@ -287,7 +287,7 @@ class _CheckpointRemover:
 
     def heard(self, row: Row) -> None:
         """Called with every new row."""
-        if row.trial is not None and row.state in ("finished", "stopped", "diverged", "failed"):
+        if row.trial is not None and row.state in STATES:
             TrialFiles(self.experiment, row.trial).remove_checkpoints()
 
 

@@ -15,9 +15,7 @@ from rich.text import Text
 from model.config import DEFAULTS
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
-
-_STATE_WORDS = ("finished", "stopped", "diverged", "failed")
-
+from tuning.search import STATES
 
 #: Without a terminal, seconds after which progress is said though no trial has ended.
 LINE_SECONDS = 30.0
@@ -95,7 +93,7 @@ class LiveView:
             self.note(f"trial {row.trial}: {row.reason}")
         if row.kind in ("proposed", "restarted"):
             self._trial_started[row.trial] = time.monotonic()
-        elif row.state in _STATE_WORDS:
+        elif row.state in STATES:
             started = self._trial_started.pop(row.trial, None)
             if started is not None:
                 self._durations.append(time.monotonic() - started)
@@ -128,7 +126,7 @@ class LiveView:
     def _progress(self) -> str:
         trials = self.coordinator.trials
         states = Counter(r.state for r in trials.values())
-        ended = sum(states[word] for word in _STATE_WORDS)
+        ended = sum(states[word] for word in STATES)
         target = self.coordinator.target
         parts = [f"{ended}/{target} done" if target is not None else f"{ended} done"]
         left = self._seconds_left(ended)
@@ -146,7 +144,7 @@ class LiveView:
         """The live table, drawn anew twice a second."""
         coordinator = self.coordinator
         states = Counter(r.state for r in coordinator.trials.values())
-        counts = ", ".join(f"{states[w]} {w}" for w in ("running", *_STATE_WORDS) if states[w])
+        counts = ", ".join(f"{states[w]} {w}" for w in ("running", *STATES) if states[w])
         head = Text(f"{self.name}  {self._clock()}  {self._progress()}  ({counts})", style="bold")
         table = Table(box=None, pad_edge=False)
         for column in ("trial", "iteration", f"best {coordinator.objective.name}", "time"):

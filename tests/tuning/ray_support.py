@@ -15,6 +15,25 @@ from tuning.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: A published sweep file, as the group printed it; it must run as it stands.
+PUBLISHED = """\
+program: train.py
+method: bayes
+metric:
+  name: loss
+  goal: minimize
+parameters:
+  learning_rate:
+    min: 0.0001
+    max: 0.001
+  clip:
+    min: 10
+    max: 100
+  teacher_forcing_ratio:
+    min: 0.5
+    max: 1.0
+"""
+
 
 def write_corpus(directory: Path) -> Path:
     """The tiny corpus as a plain text file of dialogues."""

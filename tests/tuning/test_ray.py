@@ -9,6 +9,7 @@ import pytest
 from analysis import Results
 from model.errors import ExperimentError, ResourceError, StorageError
 from tests.tuning.ray_support import (
+    PUBLISHED,
     sweep_mapping,
     train_directly,
     wandb_records,
@@ -284,26 +285,6 @@ def test_a_search_runs_in_a_thread_too(search):
     thread.start()
     thread.join(120)
     assert is_complete(done[0])
-
-
-#: Another group's published sweep file, to be run as it stands (its sizes apart).
-PUBLISHED = """
-program: train.py
-method: bayes
-metric:
-  name: loss
-  goal: minimize
-parameters:
-  learning_rate:
-    min: 0.0001
-    max: 0.001
-  clip:
-    min: 10
-    max: 100
-  teacher_forcing_ratio:
-    min: 0.5
-    max: 1.0
-"""
 
 
 def test_a_published_sweep_file_runs(ray, corpus, tmp_path):

@@ -10,31 +10,13 @@ from hypothesis import strategies as st
 
 from model.config import DATA_FIELDS, RULES, Config, DataConfig
 from model.errors import ConfigurationError
+from tests.tuning.ray_support import PUBLISHED
 from tuning.distributions import Categorical, Constant, IntUniform, LogUniform, Uniform
 from tuning.scheduling import HyperbandSettings
 from tuning.sweep_file import METRICS, load_sweep, parse_sweep
 from tuning.sweep_yaml import read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-
-#: As printed by the group that published it.
-PUBLISHED = """\
-program: train.py
-method: bayes
-metric:
-  name: loss
-  goal: minimize
-parameters:
-  learning_rate:
-    min: 0.0001
-    max: 0.001
-  clip:
-    min: 10
-    max: 100
-  teacher_forcing_ratio:
-    min: 0.5
-    max: 1.0
-"""
 
 
 def minimal(**keys):
