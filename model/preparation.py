@@ -56,14 +56,7 @@ def prepare_corpus(corpus: Corpus, config: DataConfig, *, progress: bool = False
         EmptyCorpusError: where a split is left without a pair, with what took them.
     """
     splits = split_dialogues(corpus.dialogues, config)
-    work = list(zip(splits, corpus.dialogues, strict=True))
-    candidates = [
-        _Candidate(split, [normalise(turn) for turn in dialogue.turns])
-        for split, dialogue in _track(work, "normalising", progress)
-    ]
-    counts = _corpus_counts(corpus, candidates)
-    _drop(candidates, counts, "empty", _Candidate.is_empty)
-    _drop(candidates, counts, "long", lambda pair, i: pair.is_long(i, config.max_length))
+    candidates, counts = _within_length(corpus, splits, config, progress)
 
     word_counts = _count_words(candidates)
     vocabulary = Vocabulary.from_counts(word_counts, config.min_count)
@@ -90,13 +83,8 @@ def prepare_to_evaluate(corpus: Corpus, config: DataConfig, vocabulary: Vocabula
     Raises:
         EmptyCorpusError: where no pair is left.
     """
-    candidates = [
-        _Candidate("test", [normalise(turn) for turn in dialogue.turns])
-        for dialogue in corpus.dialogues
-    ]
-    counts = _corpus_counts(corpus, candidates)
-    _drop(candidates, counts, "empty", _Candidate.is_empty)
-    _drop(candidates, counts, "long", lambda pair, i: pair.is_long(i, config.max_length))
+    splits = ["test"] * len(corpus.dialogues)
+    candidates, counts = _within_length(corpus, splits, config, progress=False)
     arrays = _Arrays()
     for candidate in candidates:
         candidate.encode(vocabulary)
@@ -105,6 +93,21 @@ def prepare_to_evaluate(corpus: Corpus, config: DataConfig, vocabulary: Vocabula
         dropped = ", ".join(_dropped_lines(counts, ("test",), vars(config))) or "none"
         raise EmptyCorpusError(f"{corpus.name}: no pair is left to evaluate; dropped: {dropped}.")
     return arrays.finish(vocabulary, config, counts)
+
+
+def _within_length(
+    corpus: Corpus, splits: list[str], config: DataConfig, progress: bool
+) -> tuple[list[_Candidate], dict[str, int]]:
+    """Normalises every dialogue, and drops the pairs that are empty or too long."""
+    work = list(zip(splits, corpus.dialogues, strict=True))
+    candidates = [
+        _Candidate(split, [normalise(turn) for turn in dialogue.turns])
+        for split, dialogue in _track(work, "normalising", progress)
+    ]
+    counts = _corpus_counts(corpus, candidates)
+    _drop(candidates, counts, "empty", _Candidate.is_empty)
+    _drop(candidates, counts, "long", lambda pair, i: pair.is_long(i, config.max_length))
+    return candidates, counts
 
 
 def split_dialogues(dialogues: Iterable[Dialogue], config: DataConfig) -> list[str]:
