@@ -7,10 +7,12 @@ in the data is the iteration number alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from model.packing import Packing
 from model.prepared_data import PreparedData
 from model.randomness import generator
 from model.vocabulary import PAD
@@ -18,36 +20,66 @@ from model.vocabulary import PAD
 
 @dataclass(frozen=True)
 class Batch:
-    """Source and target of B examples, padded to the longest in the batch.
+    """Source and target of B examples, padded to the longest in the batch or further.
 
     Attributes:
         source: (B, S) int64, each row ending with EOS and then PAD.
         source_lengths: (B,) int64 on the CPU, EOS included.
         target: (B, T) int64, each row ending with EOS and then PAD.
-        target_tokens: Real tokens of the target, EOS included.
+        target_lengths: (B,) int64 on the CPU, EOS included.
     """
 
     source: Tensor
     source_lengths: Tensor
     target: Tensor
-    target_tokens: int
+    target_lengths: Tensor
+
+    @cached_property
+    def target_tokens(self) -> int:
+        """Real tokens of the target, EOS included."""
+        return int(self.target_lengths.sum())
+
+    @cached_property
+    def source_packing(self) -> Packing:
+        """Tight on the CPU; static on a GPU, which would wait for the lengths."""
+        return _packing(self.source, self.source_lengths)
+
+    @cached_property
+    def target_packing(self) -> Packing:
+        """As `source_packing`."""
+        return _packing(self.target, self.target_lengths)
+
+
+def _packing(tokens: Tensor, lengths: Tensor) -> Packing:
+    if tokens.device.type == "cpu":
+        return Packing.tight(lengths)
+    return Packing.static(tokens != PAD)
 
 
 class Batches:
     """The examples of one split, as batches on a device.
 
+    On a GPU every batch is padded to the longest utterance of the split, so that shapes never
+    change and nothing waits for the device.
+
     Args:
-        data: The prepared data set; its arrays are read in place, not copied.
+        data: The prepared data set; on the CPU its arrays are read in place, not copied.
         split: ``train``, ``validation`` or ``test``.
         device: Where the batches are put.
     """
 
     def __init__(self, data: PreparedData, split: str, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self._tokens = data.tokens
+        self._tokens = data.tokens.to(self.device)
         self._starts = data.utterance_offsets[:-1]
         self._lengths = data.utterance_offsets[1:] - self._starts
         self._replies = data.examples[split][:, 1]
+        self._widths: tuple[int | None, int | None] = (None, None)  # of source and target
+        if self.device.type != "cpu" and len(self):
+            self._widths = (
+                int(self._lengths[self._replies - 1].max()),
+                int(self._lengths[self._replies].max()),
+            )
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -56,22 +88,19 @@ class Batches:
     def take(self, indices: Tensor) -> Batch:
         """The batch of the examples with these indices (B,)."""
         replies = self._replies[indices]
-        source, source_lengths = self._utterances(replies - 1)
-        target, target_lengths = self._utterances(replies)
         return Batch(
-            source=source.to(self.device),
-            source_lengths=source_lengths,
-            target=target.to(self.device),
-            target_tokens=int(target_lengths.sum()),
+            *self._utterances(replies - 1, self._widths[0]),
+            *self._utterances(replies, self._widths[1]),
         )
 
-    def _utterances(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Gathers utterances (B,) from the flat tokens into a padded (B, longest) array."""
+    def _utterances(self, which: Tensor, width: int | None) -> tuple[Tensor, Tensor]:
+        """Gathers utterances (B,) from the flat tokens into a padded (B, width) array."""
         lengths = self._lengths[which]
-        positions = torch.arange(int(lengths.max()))  # (longest,)
-        real = positions < lengths.unsqueeze(1)  # (B, longest)
-        flat = (self._starts[which].unsqueeze(1) + positions).where(real, 0)
-        return self._tokens[flat].long().where(real, PAD), lengths
+        positions = torch.arange(width or int(lengths.max()), device=self.device)
+        starts, ends = self._starts[which], self._starts[which] + lengths
+        flat = starts.to(self.device, non_blocking=True).unsqueeze(1) + positions  # (B, width)
+        real = flat < ends.to(self.device, non_blocking=True).unsqueeze(1)
+        return self._tokens[flat.where(real, 0)].long().where(real, PAD), lengths
 
     def per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last of an epoch may be smaller."""

@@ -97,11 +97,26 @@ class TrainingConfig:
     val_examples: int = setting(
         1024, int, low=1, help="validation examples (a fixed subset) evaluated at each report"
     )
-    checkpoint_every: int = setting(1, int, low=1, help="reports between two checkpoints")
+    checkpoint_when: str = setting(
+        "report",
+        str,
+        choices=("report", "improved", "end"),
+        help="write a checkpoint to go on from every checkpoint_every reports, at each report that "
+        "improved, or none: the best weights alone, once, at the end",
+    )
+    checkpoint_every: int = setting(
+        1, int, low=1, help="reports between two checkpoints, where checkpoint_when is report"
+    )
     seed: int = setting(
         0, int, low=0, help="seed of initial weights, data order, teacher forcing and dropout"
     )
     device: str = setting("auto", str, choices=("auto", "cpu", "cuda"), help="where to train")
+    precision: str = setting(
+        "auto",
+        str,
+        choices=("auto", "fp32", "tf32", "bf16"),
+        help="of products and states in training; auto: bf16 where the processor has it, else fp32",
+    )
     threads: int | None = setting(
         None, int, low=1, optional=True, help="CPU threads of the trainer; none means the share"
     )

@@ -14,7 +14,7 @@ from model.prepared_data import PreparedData
 from model.seq2seq import Seq2Seq
 from model.vocabulary import UNK
 
-_BATCH = 256
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def evaluate(model: Seq2Seq, batches: Batches, indices: Tensor | None = None) ->
     for chunk in torch.split(indices, _BATCH):
         losses = teacher_forced(model, batches.take(chunk))
         nll += float(losses.nll_sum)
+        assert losses.correct is not None
         correct += int(losses.correct)
         tokens += losses.tokens
     return Evaluation(nll, tokens, correct, len(indices))

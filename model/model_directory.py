@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch
 
 from model.checkpoint import read_checkpoint, write_checkpoint
 from model.config import Config
-from model.decoding import greedy
+from model.decoding import Stepper, greedy
 from model.errors import CheckpointError, ConfigurationError, ModelDirectoryError
 from model.files import atomic_write, reason_of, sha256_of, storage_errors
 from model.seq2seq import Seq2Seq
@@ -201,6 +202,11 @@ class DialogueModel:
         """Replies to one text."""
         return self.replies([text])[0]
 
+    @cached_property
+    def _stepper(self) -> Stepper:
+        """The decoder prepared for many replies, at the first of them."""
+        return Stepper(self.model, fold=True)
+
     def _decode(self, sources: list[list[int]]) -> list[list[int]]:
         lengths = torch.tensor([len(source) for source in sources])
         device = self.model.output.weight.device
@@ -208,7 +214,11 @@ class DialogueModel:
         for row, source in zip(padded, sources, strict=True):
             row[: len(source)] = torch.tensor(source)
         words = greedy(
-            self.model, padded.to(device), lengths, max_words=self.config.data.max_length
+            self.model,
+            padded.to(device),
+            lengths,
+            max_words=self.config.data.max_length,
+            stepper=self._stepper,
         )
         decoded: list[list[int]] = words.tolist()
         return decoded

@@ -45,8 +45,11 @@ class Optimizers:
             "decoder": config.learning_rate * config.decoder_learning_ratio,
         }
         rule: Any = _UPDATE_RULES[config.optimizer]
+        options = {"fused": True}  # one pass over parameters, gradients and moments
+        if decoder[0].device.type == "cuda" and config.optimizer != "sgd":
+            options["capturable"] = True  # for CUDA graphs: the step count is on the device
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            side: rule(parameters, lr=rates[side], foreach=True)
+            side: rule(parameters, lr=rates[side], **options)
             for side, parameters in self.parameters.items()
         }
 
@@ -69,7 +72,8 @@ class Optimizers:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.clip > 0:
             scale = torch.clamp(self.clip / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, scale)
+            if scale.device.type != "cpu" or scale < 1:  # a GPU would have to be waited for
+                torch._foreach_mul_(gradients, scale)
         return norm
 
     def step(self) -> None:

@@ -24,6 +24,7 @@ from model.errors import CheckpointError, ConfigurationError
 from model.evaluation import evaluate
 from model.loss import Losses, free_running, teacher_forced
 from model.optim import Optimizers
+from model.precision import compute_dtype, keep_freed_memory, set_tf32
 from model.prepared_data import PreparedData
 from model.randomness import generator, initial_weights, uniform
 from model.seq2seq import DropoutMasks, Seq2Seq
@@ -104,6 +105,7 @@ def training_step(
     *,
     teacher_forcing: bool,
     dropout: DropoutMasks | None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Losses, Tensor, Tensor]:
     """One update: a function of parameters, optimizer state, batch and hyper-parameters alone.
 
@@ -112,7 +114,7 @@ def training_step(
         before clipping.
     """
     decode = teacher_forced if teacher_forcing else free_running
-    losses = decode(model, batch, dropout)
+    losses = decode(model, batch, dropout, dtype)
     optimizers.zero_grad()
     losses.published.backward()  # type: ignore[no-untyped-call]
     encoder_norm, decoder_norm = optimizers.clip_gradients()
@@ -138,6 +140,9 @@ class Trainer:
         self.config = config
         self.fingerprint = data.fingerprint
         self.device = resolve_device(config.training.device)
+        self.dtype = compute_dtype(config.training.precision, self.device)
+        set_tf32(config.training.precision == "tf32")
+        keep_freed_memory()
         with initial_weights(config.training.seed):
             self.model = Seq2Seq(config.model, len(data.vocabulary)).to(self.device)
         self.optimizers = Optimizers(self.model, config.training)
@@ -183,15 +188,19 @@ class Trainer:
                 batch,
                 teacher_forcing=draw < training.teacher_forcing_ratio,
                 dropout=self._dropout(batch),
+                dtype=self.dtype,
             )
         )
         self.iteration += 1
 
     def _dropout(self, batch: Batch) -> DropoutMasks | None:
-        source_tokens = int(batch.source_lengths.sum())
-        stream = generator(self.config.training.seed, "dropout", self.iteration, self.device)
-        shape = (batch.target.shape[0], batch.target.shape[1])
-        return DropoutMasks.draw(self.config.model, source_tokens, shape, stream)
+        return DropoutMasks.draw(
+            self.config.model,
+            len(batch.source_packing.flat),
+            len(batch.target_packing.flat),
+            generator(self.config.training.seed, "dropout", self.iteration, self.device),
+            self.dtype,
+        )
 
     def _report(self, interval: _Interval) -> Report:
         metrics = interval.metrics()
@@ -234,27 +243,28 @@ class Trainer:
         Raises:
             StorageError: where the file cannot be written.
         """
-        report = self._last_report
-        write_checkpoint(
-            path,
-            self._describe()
-            | {
-                "optimizers": self.optimizers.state_dict(),
-                "last_good": self._last_good,
-                "report": None
-                if report is None
-                else {
-                    "metrics": report.metrics,
-                    "improved": report.improved,
-                },
-            },
-        )
+        write_checkpoint(path, self.state())
 
     def save_weights(self, path: Path) -> None:
         """Writes the weights alone, with the configuration and figures they belong to."""
-        write_checkpoint(path, self._describe())
+        write_checkpoint(path, self.weights())
 
-    def _describe(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Everything that training needs to go on: what `save` writes.
+
+        Its tensors are the trainer's own, which training changes; `checkpoint.snapshot` copies.
+        """
+        report = self._last_report
+        return self.weights() | {
+            "optimizers": self.optimizers.state_dict(),
+            "last_good": self._last_good,
+            "report": None
+            if report is None
+            else {"metrics": report.metrics, "improved": report.improved},
+        }
+
+    def weights(self) -> dict[str, Any]:
+        """The weights alone, with the configuration and figures they belong to."""
         return {
             "config": self.config.to_mapping(),
             "fingerprint": self.fingerprint,
@@ -321,4 +331,6 @@ class Trainer:
 
 
 #: Fields that a resumed run may change without becoming another run.
-_MAY_CHANGE = frozenset({"corpus", "device", "threads", "iterations", "checkpoint_every"})
+_MAY_CHANGE = frozenset(
+    {"corpus", "device", "threads", "iterations", "checkpoint_every", "checkpoint_when"}
+)

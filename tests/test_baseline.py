@@ -42,7 +42,7 @@ def models():
 
 
 def as_ours(batch):
-    return Batch(batch.source.t(), batch.lengths, batch.target.t(), int(batch.mask.sum()))
+    return Batch(batch.source.t(), batch.lengths, batch.target.t(), batch.mask.sum(dim=0))
 
 
 #: Sources of one length: the baseline lets padding take part in the attention, ours does not.

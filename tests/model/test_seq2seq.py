@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from model.batching import Batches
+from model.batching import Batch, Batches
 from model.config import ModelConfig
-from model.decoding import greedy
+from model.decoding import draw_words, greedy
 from model.loss import free_running, previous_words, teacher_forced
 from model.optim import Optimizers
+from model.packing import Packing
 from model.randomness import generator, initial_weights
 from model.seq2seq import DropoutMasks, Seq2Seq
 from model.training import training_step
@@ -40,6 +41,23 @@ def batch(batches):
     return batches.at(0, 8, seed=0)
 
 
+def padded_previous_words(target):
+    return torch.cat([torch.full_like(target[:, :1], SOS), target[:, :-1]], dim=1)
+
+
+def with_static_layout(batch):
+    """The same examples, padded further, in the layout of a GPU."""
+    wider = Batch(
+        torch.nn.functional.pad(batch.source, (0, 2), value=PAD),
+        batch.source_lengths,
+        torch.nn.functional.pad(batch.target, (0, 1), value=PAD),
+        batch.target_lengths,
+    )
+    wider.__dict__["source_packing"] = Packing.static(wider.source != PAD)
+    wider.__dict__["target_packing"] = Packing.static(wider.target != PAD)
+    return wider
+
+
 @pytest.mark.parametrize("values", CONTRACT, ids=str)
 class TestContract:
     def test_every_parameter_gets_a_gradient(self, values, tiny_data, batch):
@@ -50,19 +68,47 @@ class TestContract:
         assert without == []
 
     def test_one_pass_equals_the_step_by_step_loop(self, values, tiny_data, batch):
-        model = build(len(tiny_data.vocabulary), **(values | {"dropout": 0.3}))
-        dropout = DropoutMasks.draw(
-            model.config, int(batch.source_lengths.sum()), batch.target.shape, generator(0, "test")
-        )
-        encoded = model.encode(batch.source, batch.source_lengths, dropout)
-        previous = previous_words(batch.target)
-        whole, last = model.decode(previous, encoded.state, encoded, dropout)
+        model = build(len(tiny_data.vocabulary), **values)
+        encoded = model.encode(batch.source, batch.source_lengths)
+        previous = padded_previous_words(batch.target)
+        whole, last = model.decode(previous, encoded.state, encoded)
         state, steps = encoded.state, []
         for t in range(previous.shape[1]):
-            step, state = model.decode(previous[:, t : t + 1], state, encoded, dropout.at_step(t))
+            step, state = model.decode(previous[:, t : t + 1], state, encoded)
             steps.append(step)
         torch.testing.assert_close(whole, torch.cat(steps, dim=1), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(last, state, rtol=1e-5, atol=1e-6)
+
+    def test_drawn_words_are_those_the_pass_over_them_scores_highest(
+        self, values, tiny_data, batch
+    ):
+        """The words are drawn by another path than they are trained on, with the same masks."""
+        model = build(len(tiny_data.vocabulary), **(values | {"dropout": 0.3}))
+        source, target = batch.source_packing, batch.target_packing
+        masks = DropoutMasks.draw(
+            model.config, len(source.flat), len(target.flat), generator(0, "test")
+        )
+        encoded = model.encode_packed(model.embedding(source.pack(batch.source)), source, masks)
+        drawn = draw_words(model, encoded, target, masks)
+        hidden = model.decode_packed(model.embedding(drawn), target, encoded, masks)
+        best = model.project(hidden).argmax(dim=-1)
+        assert (drawn[: len(batch.target)] == SOS).all()
+        assert torch.equal(drawn[len(batch.target) :], best[target.previous])
+
+    def test_layouts_give_the_same_losses_and_gradients(self, values, tiny_data, batch):
+        """What a GPU computes in static shapes is what the CPU computes in tight ones."""
+        model = build(len(tiny_data.vocabulary), **values)
+        found = []
+        for decode in (teacher_forced, free_running):
+            for static in (False, True):
+                model.zero_grad()
+                losses = decode(model, with_static_layout(batch) if static else batch)
+                losses.published.backward()
+                found.append((losses, [p.grad.clone() for p in model.parameters()]))
+            (tight, gradients), (static, others) = found[-2:]
+            torch.testing.assert_close(tight.published, static.published)
+            torch.testing.assert_close(tight.nll_sum, static.nll_sum)
+            torch.testing.assert_close(gradients, others, rtol=1e-4, atol=1e-6)
 
     def test_saved_and_loaded_gives_the_same_output(self, values, tiny_data, batch):
         model = build(len(tiny_data.vocabulary), **values)
@@ -93,7 +139,7 @@ def test_padding_changes_nothing(tiny_data, batches):
         real = encoded.keys[row : row + 1, : lengths[row]]
         torch.testing.assert_close(real, alone.keys)
         torch.testing.assert_close(encoded.state[:, row], alone.state[:, 0])
-    assert not encoded.keys[~encoded.mask].any()
+    assert torch.equal(encoded.mask.sum(dim=1), lengths)
 
 
 def test_encoder_equals_torch_gru(tiny_data, batch):
@@ -130,7 +176,7 @@ def test_published_loss_by_hand(tiny_data, batch):
     model = build(len(tiny_data.vocabulary))
     losses = teacher_forced(model, batch)
     encoded = model.encode(batch.source, batch.source_lengths)
-    hidden, _ = model.decode(previous_words(batch.target), encoded.state, encoded)
+    hidden, _ = model.decode(padded_previous_words(batch.target), encoded.state, encoded)
     log_probability = torch.log_softmax(model.project(hidden), dim=-1)
     expected, total = 0.0, 0.0
     for t in range(batch.target.shape[1]):
@@ -147,7 +193,7 @@ def test_free_running_feeds_its_own_words(tiny_data, batch):
     """Where the model's own words are the true ones, both ways of decoding give one loss."""
     model = build(len(tiny_data.vocabulary))
     own = greedy_words(model, batch)
-    same = type(batch)(batch.source, batch.source_lengths, own, int(own.numel()))
+    same = type(batch)(batch.source, batch.source_lengths, own, torch.full((len(own),), 4))
     torch.testing.assert_close(
         free_running(model, same).nll_sum, teacher_forced(model, same).nll_sum
     )
@@ -166,17 +212,40 @@ def greedy_words(model, batch):
     return words
 
 
-def test_dropout_masks_keep_the_mean_and_follow_their_generator():
+def test_previous_words(batch):
+    packing = batch.target_packing
+    packed = previous_words(packing.pack(batch.target), packing)
+    expected = packing.pack(padded_previous_words(batch.target))
+    assert torch.equal(packed, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_masks_keep_the_mean_and_follow_their_generator(dtype):
     config = ModelConfig(hidden_size=64, dropout=0.25)
-    masks = DropoutMasks.draw(config, 200, (16, 9), generator(3, "dropout", 7))
-    again = DropoutMasks.draw(config, 200, (16, 9), generator(3, "dropout", 7))
-    other = DropoutMasks.draw(config, 200, (16, 9), generator(3, "dropout", 8))
-    assert [m.shape for m in masks.encoder] == [(200, 128)]
-    assert [m.shape for m in masks.decoder] == [(16, 9, 64), (16, 9, 64)]
-    assert masks.encoder[0].unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
-    assert abs(masks.encoder[0].mean() - 1) < 0.02
+    masks = DropoutMasks.draw(config, 201, 144, generator(3, "dropout", 7), dtype)
+    again = DropoutMasks.draw(config, 201, 144, generator(3, "dropout", 7), dtype)
+    other = DropoutMasks.draw(config, 201, 144, generator(3, "dropout", 8), dtype)
+    assert [m.shape for m in masks.encoder] == [(201, 128)]
+    assert [m.shape for m in masks.decoder] == [(144, 64), (144, 64)]
+    assert masks.encoder[0].dtype == dtype
+    assert masks.encoder[0].unique().tolist() == [0.0, 1.0]
+    assert abs(masks.encoder[0].float().mean() - 0.75) < 0.01
+    assert masks.scale == pytest.approx(1 / 0.75)
     assert torch.equal(masks.decoder[1], again.decoder[1])
     assert not torch.equal(masks.decoder[1], other.decoder[1])
+
+
+@pytest.mark.parametrize("dropout", [0.0001, 0.1, 0.5, 0.95])
+def test_dropout_drops_that_share(dropout):
+    """Also where the probability is near the ends of the 16 bits it is compared in."""
+    config = ModelConfig(hidden_size=500, dropout=dropout)
+    mask = DropoutMasks.draw(config, 8000, 8, generator(0, "dropout")).encoder[0]
+    sigma = (dropout * (1 - dropout) / mask.numel()) ** 0.5
+    assert abs((1 - mask).mean().item() - dropout) < 5 * sigma + 2**-17
+    # The four numbers cut from one random word do not depend on one another.
+    quarters = (1 - mask).flatten().view(-1, 4)
+    both = (quarters[:, 0] * quarters[:, 1]).mean().item()
+    assert abs(both - dropout**2) < 5 * (dropout**2 / len(quarters)) ** 0.5 + 1e-4
 
 
 def test_greedy_stops_when_every_row_has_ended(tiny_data, batch):
