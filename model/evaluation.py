@@ -62,14 +62,16 @@ def evaluate(model: Seq2Seq, batches: Batches, indices: Tensor | None = None) ->
     """Evaluates a model on the given examples (N,), or on a whole split."""
     if indices is None:
         indices = batches.subset(len(batches))
-    nll, correct, tokens = 0.0, 0, 0
+    tokens = 0
+    nll = torch.zeros((), dtype=torch.float64, device=batches.device)
+    correct = torch.zeros((), dtype=torch.int64, device=batches.device)
     for chunk in torch.split(indices, _BATCH):
         losses = teacher_forced(model, batches.take(chunk))
-        nll += float(losses.nll_sum)
         assert losses.correct is not None
-        correct += int(losses.correct)
+        nll += losses.nll_sum
+        correct += losses.correct
         tokens += losses.tokens
-    return Evaluation(nll, tokens, correct, len(indices))
+    return Evaluation(float(nll), tokens, int(correct), len(indices))
 
 
 def unigram_loss(data: PreparedData, split: str = "validation") -> float:

@@ -95,21 +95,26 @@ def _cudnn(layer: nn.GRU, inputs: Tensor, state: Tensor, packing: Packing) -> Te
     reads = [inputs, inputs.index_select(0, packing.mirror)] if len(state) == 2 else [inputs]
     outputs = []
     for d, read in enumerate(reads):
-        weights = [layer_weights(layer, name)[d] for name in WEIGHTS]
-        with torch.autocast(inputs.device.type, inputs.dtype, inputs.dtype != torch.float32):
-            hidden, _ = torch._VF.gru(
-                read.view(steps, rows, -1),
-                state[d : d + 1],
-                weights,
-                True,  # has biases
-                1,  # layers
-                0.0,  # dropout
-                torch.is_grad_enabled(),  # training: keep what the backward pass needs
-                False,  # bidirectional
-                False,  # batch first
-            )
+        hidden, _ = torch._VF.gru(
+            read.view(steps, rows, -1),
+            state[d : d + 1],
+            _in_one_buffer([layer_weights(layer, name)[d] for name in WEIGHTS], inputs.dtype),
+            True,  # has biases
+            1,  # layers
+            0.0,  # dropout
+            torch.is_grad_enabled(),  # training: keep what the backward pass needs
+            False,  # bidirectional
+            False,  # batch first
+        )
         outputs.append(hidden.flatten(0, 1))
     return torch.stack(outputs)
+
+
+def _in_one_buffer(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Casts weights into one flat buffer, as cuDNN wants them; else it warns and copies them."""
+    flat = torch.cat([weight.flatten() for weight in weights]).to(dtype)
+    parts = torch.split(flat, [weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 class _Recurrence(torch.autograd.Function):

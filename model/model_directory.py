@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from model.config import Config
 from model.decoding import Stepper, greedy
 from model.errors import CheckpointError, ConfigurationError, ModelDirectoryError
 from model.files import atomic_write, reason_of, sha256_of, storage_errors
+from model.graphs import RecordedGreedy
 from model.seq2seq import Seq2Seq
 from model.text import normalise
 from model.training import resolve_device
@@ -213,15 +214,21 @@ class DialogueModel:
         padded = torch.full((len(sources), int(lengths.max())), PAD)
         for row, source in zip(padded, sources, strict=True):
             row[: len(source)] = torch.tensor(source)
-        words = greedy(
-            self.model,
-            padded.to(device),
-            lengths,
-            max_words=self.config.data.max_length,
-            stepper=self._stepper,
-        )
+        max_words = self.config.data.max_length
+        if device.type == "cuda":
+            words = self._recorded(*padded.shape)(padded.to(device), max_words)
+        else:
+            words = greedy(self.model, padded, lengths, max_words, self._stepper)
         decoded: list[list[int]] = words.tolist()
         return decoded
+
+    @lru_cache(maxsize=16)  # noqa: B019 - a graph lives as long as its model
+    def _recorded_for(self, rows: int, width: int) -> RecordedGreedy:
+        return RecordedGreedy(self.model, self._stepper, rows, width)
+
+    def _recorded(self, rows: int, width: int) -> RecordedGreedy:
+        """The graph of a few sizes that this one fits into."""
+        return self._recorded_for(1 << (rows - 1).bit_length(), -(-width // 16) * 16)
 
 
 #: What files raise that fit their digests and yet make no sense: somebody sealed them anew.

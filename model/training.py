@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from model.batching import Batch, Batches
 from model.checkpoint import read_checkpoint, write_checkpoint
-from model.config import Config
+from model.config import Config, TrainingConfig
 from model.errors import CheckpointError, ConfigurationError
 from model.evaluation import evaluate
+from model.graphs import RecordedTraining, StepResult
 from model.loss import Losses, free_running, teacher_forced
 from model.optim import Optimizers
 from model.precision import compute_dtype, keep_freed_memory, set_tf32
@@ -50,6 +51,24 @@ class Report:
     metrics: Metrics
     state: str
     improved: bool
+
+
+def report_number(config: TrainingConfig, report: Report) -> int:
+    """Number of a report among those of its run, from 1."""
+    return -(-report.iteration // config.report_every)
+
+
+def checkpoint_due(config: TrainingConfig, report: Report, *, improved: bool) -> bool:
+    """Whether a checkpoint to go on from is written after a report.
+
+    Args:
+        config: Says when.
+        report: The report.
+        improved: Whether the objective is the best so far at this report.
+    """
+    if config.checkpoint_when == "report":
+        return report_number(config, report) % config.checkpoint_every == 0
+    return config.checkpoint_when == "improved" and improved
 
 
 @dataclass
@@ -106,7 +125,7 @@ def training_step(
     teacher_forcing: bool,
     dropout: DropoutMasks | None,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Losses, Tensor, Tensor]:
+) -> StepResult:
     """One update: a function of parameters, optimizer state, batch and hyper-parameters alone.
 
     Returns:
@@ -154,6 +173,20 @@ class Trainer:
         self.best_iteration = 0
         self._last_good: Metrics = {}
         self._last_report: Report | None = None
+        self._step = self._make_step()
+
+    def _make_step(self) -> Callable[[Batch, bool, DropoutMasks | None], StepResult]:
+        def step(batch: Batch, teacher_forcing: bool, dropout: DropoutMasks | None) -> StepResult:
+            return training_step(
+                self.model,
+                self.optimizers,
+                batch,
+                teacher_forcing=teacher_forcing,
+                dropout=dropout,
+                dtype=self.dtype,
+            )
+
+        return RecordedTraining(step, self.device) if self.device.type == "cuda" else step
 
     @property
     def last_report(self) -> Report | None:
@@ -181,16 +214,8 @@ class Trainer:
         training = self.config.training
         batch = self.train_batches.at(self.iteration, training.batch_size, training.seed)
         draw = uniform(training.seed, "teacher_forcing", self.iteration)
-        interval.add(
-            *training_step(
-                self.model,
-                self.optimizers,
-                batch,
-                teacher_forcing=draw < training.teacher_forcing_ratio,
-                dropout=self._dropout(batch),
-                dtype=self.dtype,
-            )
-        )
+        teacher_forcing = draw < training.teacher_forcing_ratio
+        interval.add(*self._step(batch, teacher_forcing, self._dropout(batch)))
         self.iteration += 1
 
     def _dropout(self, batch: Batch) -> DropoutMasks | None:
@@ -205,11 +230,12 @@ class Trainer:
     def _report(self, interval: _Interval) -> Report:
         metrics = interval.metrics()
         if self._exploded(metrics["loss"]):
-            return self._diverged(metrics["loss"])
+            return self._diverged(metrics, metrics["loss"])
         started = time.perf_counter()
         evaluation = evaluate(self.model, self.val_batches, self.val_indices)
         if not math.isfinite(evaluation.loss):
-            return self._diverged(evaluation.loss)
+            metrics["eval_seconds"] = time.perf_counter() - started
+            return self._diverged(metrics, evaluation.loss)
         improved = evaluation.loss < self.best_val_loss
         if improved:
             self.best_val_loss, self.best_iteration = evaluation.loss, self.iteration
@@ -232,9 +258,10 @@ class Trainer:
         assert loss is not None
         return not loss <= EXPLODED * math.log(self.model.vocabulary_size)  # also true for NaN
 
-    def _diverged(self, loss: float | int | None) -> Report:
+    def _diverged(self, interval: Metrics, loss: float | int | None) -> Report:
         """A report that repeats the last good figures and says where they ended."""
         metrics = self._last_good | {"iteration": self.iteration, "diverged_loss": loss}
+        metrics |= {name: interval.get(name, 0.0) for name in ("train_seconds", "eval_seconds")}
         return Report(self.iteration, metrics, "diverged", improved=False)
 
     def save(self, path: Path) -> None:
@@ -293,6 +320,7 @@ class Trainer:
             self.optimizers.load_state_dict(state["optimizers"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: is of another model: {error}") from None
+        self._step = self._make_step()  # graphs would go on with the optimizers' former state
         self.iteration = state["iteration"]
         self.best_val_loss, self.best_iteration = state["best_val_loss"], state["best_iteration"]
         self._last_good = state["last_good"]
