@@ -98,9 +98,10 @@ def _losses(model: Seq2Seq, hidden: Tensor, batch: Batch) -> Losses:
         nll: Tensor = _TokenLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
         correct = None
     else:
-        scores = linear(hidden, weight, bias)
-        correct = ((scores.argmax(dim=-1) == targets) & packing.real).sum()
-        nll = _softmax_and_loss(scores, targets)[1]
+        probabilities, nll = _softmax_and_loss(linear(hidden, weight, bias), targets)
+        likely = probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
+        # An argmax takes as long as a softmax; words that share the highest score all count.
+        correct = ((likely == probabilities.amax(dim=-1)) & packing.real).sum()
     return Losses(
         published=(nll * packing.step_weights).sum(),
         nll_sum=(nll.detach() * packing.real).sum(),
