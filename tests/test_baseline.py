@@ -1,16 +1,31 @@
 """The baseline of the benchmarks is the same mathematics as the model, where they mean the same."""
 
+import math
+
 import pytest
 import torch
 
-from benchmarks.baseline import EOS, PAD, SOS, Baseline, build_batch
+from benchmarks.baseline import EOS, PAD, SOS, Baseline, DotAttention, build_batch
+from benchmarks.same_work import (
+    PairStream,
+    TeacherForcingDraws,
+    copy_weights,
+    validation_batches,
+    validation_loss,
+)
 from model import vocabulary
-from model.batching import Batch
-from model.config import ModelConfig
+from model.batching import Batch, Batches
+from model.config import Config, DataConfig, ModelConfig
+from model.evaluation import evaluate
 from model.loss import free_running, teacher_forced
+from model.preparation import prepare
 from model.seq2seq import Seq2Seq
+from model.training import Trainer
+from tests.conftest import CORPORA
 
 V, H = 30, 12
+#: Within this many nats a token of the baseline, at every step.
+NATS = 1e-4
 
 
 def pairs(lengths):
@@ -28,16 +43,7 @@ def models():
     torch.manual_seed(0)
     ours = Seq2Seq(ModelConfig(hidden_size=H, dropout=0.0), V)
     theirs = Baseline(V, hidden_size=H, dropout=0.0)
-    theirs.encoder.embedding.load_state_dict(ours.embedding.state_dict())
-    for gru, layers in (
-        (theirs.encoder.gru, ours.encoder.layers),
-        (theirs.decoder.gru, ours.decoder.layers),
-    ):
-        for i, layer in enumerate(layers):
-            for name, value in layer.named_parameters():
-                getattr(gru, name.replace("_l0", f"_l{i}")).data.copy_(value.data)
-    theirs.decoder.concat.load_state_dict(ours.decoder.combine.state_dict())
-    theirs.decoder.out.load_state_dict(ours.output.state_dict())
+    copy_weights(ours.state_dict(), theirs)
     return ours, theirs
 
 
@@ -108,3 +114,121 @@ def test_greedy_takes_the_most_probable_words(models):
     expected, best = torch.softmax(ours.project(hidden), dim=-1).max(dim=-1)
     assert torch.equal(best, words.t())
     torch.testing.assert_close(expected, scores.t())
+
+
+# Twenty training steps
+
+
+class MaskedAttention(DotAttention):
+    """The baseline's attention, but over real source positions alone."""
+
+    def forward(self, hidden, encoder_outputs):
+        energies = torch.sum(hidden * encoder_outputs, dim=2).t()  # (B, S)
+        energies = energies.masked_fill(~self.real, -math.inf)
+        return torch.softmax(energies, dim=1).unsqueeze(1)
+
+
+class Oracle(Baseline):
+    """The baseline with this project's rules where they differ on purpose.
+
+    Padding takes no part in the attention, the shared embedding is stepped once, with the decoder,
+    and nothing is clipped.
+    """
+
+    def __init__(self, vocabulary_size, **settings):
+        super().__init__(vocabulary_size, clip=math.inf, dropout=0.0, **settings)
+        self.decoder.attention = MaskedAttention()
+        for group in self.encoder_optimizer.param_groups:
+            shared = self.encoder.embedding.weight
+            group["params"] = [p for p in group["params"] if p is not shared]
+
+    def loss(self, batch):
+        self.decoder.attention.real = (batch.source != PAD).t()
+        return super().loss(batch)
+
+
+def twenty_steps(data, **values):
+    """Losses in nats a token of 20 steps from the same weights on the same batches."""
+    same = {name: values[name] for name in ("hidden_size", "learning_rate", "optimizer")}
+    same["teacher_forcing_ratio"] = values["teacher_forcing_ratio"]
+    config = {"clip": 0, "dropout": 0, "precision": "fp32", "device": "cpu"}
+    config |= {"iterations": 20, "report_every": 1, "val_examples": 1}
+    trainer = Trainer(data, Config.from_mapping(config | values))
+    oracle = Oracle(len(data.vocabulary), **same)
+    oracle.random = TeacherForcingDraws()
+    copy_weights(trainer.model.state_dict(), oracle)
+    stream = PairStream(data, trainer.config.training.batch_size)
+    ours, theirs = [], []
+    for i in range(20):
+        ours.append(trainer.train_interval().metrics["loss"])
+        theirs.append(oracle.train(build_batch(stream.at(i))))
+    return ours, theirs
+
+
+RULES = pytest.mark.parametrize(
+    ("optimizer", "learning_rate"), [("adam", 1e-3), ("sgd", 1e-2)], ids=["adam", "sgd"]
+)
+RATIOS = pytest.mark.parametrize("ratio", [1.0, 0.0, 0.5])
+
+
+@RULES
+@RATIOS
+def test_twenty_steps_are_equal(tiny_data, optimizer, learning_rate, ratio):
+    ours, theirs = twenty_steps(
+        tiny_data,
+        hidden_size=24,
+        batch_size=8,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        teacher_forcing_ratio=ratio,
+    )
+    assert ours == pytest.approx(theirs, abs=NATS)
+    assert ours[-1] < ours[0] - 0.3  # the steps did something
+
+
+def test_batches_are_those_of_the_trainer(tiny_data):
+    stream, batches = PairStream(tiny_data, 8, seed=3), Batches(tiny_data, "train")
+    lengths = set()
+    for i in (0, 1, batches.per_epoch(8) - 1, batches.per_epoch(8)):
+        batch = batches.at(i, 8, 3)
+        rows = zip(batch.source.tolist(), batch.target.tolist(), strict=True)
+        expected = [tuple([t for t in side if t != PAD] for side in row) for row in rows]
+        assert stream.at(i) == expected
+        lengths |= {tuple(map(len, pair)) for pair in expected}
+    assert len({source for source, _ in lengths}) > 1  # sources of different lengths
+    assert len({target for _, target in lengths}) > 1
+
+
+def test_validation_of_equal_weights_is_equal(tiny_data):
+    torch.manual_seed(0)
+    ours = Seq2Seq(ModelConfig(hidden_size=H, dropout=0.0), len(tiny_data.vocabulary))
+    theirs = Oracle(len(tiny_data.vocabulary), hidden_size=H)
+    copy_weights(ours.state_dict(), theirs)
+    batches = Batches(tiny_data, "validation")
+    found = validation_loss(theirs, validation_batches(tiny_data, 20, batch_size=8))
+    assert found == pytest.approx(evaluate(ours, batches, batches.subset(20)).loss, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def cornell():
+    file = CORPORA / "cornell" / "pairs.tsv.xz"
+    if not file.exists():
+        pytest.skip(f"the real corpora are not at {CORPORA}")
+    return prepare(DataConfig(corpus=str(file)))
+
+
+@pytest.mark.slow
+@pytest.mark.corpora
+@RULES
+@pytest.mark.parametrize("ratio", [1.0, 0.0])
+def test_twenty_steps_of_the_published_size_are_equal(cornell, optimizer, learning_rate, ratio):
+    torch.set_num_threads(2)
+    ours, theirs = twenty_steps(
+        cornell,
+        hidden_size=500,
+        optimizer=optimizer,
+        learning_rate=learning_rate / 10,
+        teacher_forcing_ratio=ratio,
+    )
+    assert ours == pytest.approx(theirs, abs=NATS)
+    assert ours[-1] < ours[0]
