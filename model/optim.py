@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.config import TrainingConfig
+from model.dynamo import leave_dynamo_out, plain_step
 from model.seq2seq import Seq2Seq
 
 _UPDATE_RULES: dict[str, type[torch.optim.Optimizer]] = {
@@ -44,6 +45,7 @@ class Optimizers:
             "encoder": config.learning_rate,
             "decoder": config.learning_rate * config.decoder_learning_ratio,
         }
+        leave_dynamo_out()
         rule: Any = _UPDATE_RULES[config.optimizer]
         options = {"fused": True}  # one pass over parameters, gradients and moments
         if decoder[0].device.type == "cuda" and config.optimizer != "sgd":
@@ -78,8 +80,9 @@ class Optimizers:
 
     def step(self) -> None:
         """Updates the parameters from their gradients, encoder first."""
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        with torch.no_grad():
+            for optimizer in self.optimizers.values():
+                plain_step(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """State of both optimizers, as `load_state_dict` takes it."""

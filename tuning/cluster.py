@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _ANSWER_SECONDS = 10.0
-#: What the workers need; everything else of the checkout stays here.
+_ROOT = Path(__file__).resolve().parents[1]
+#: What the workers of a cluster need; everything else of the checkout stays here.
 _SHIPPED = ("model", "tuning")
 
 
@@ -88,15 +89,33 @@ def connected(address: str | None) -> Iterator[None]:
         options |= {"_node_ip_address": "127.0.0.1"}
     else:
         _check_answers(address)
-        options |= {"address": address}
+        options |= {"address": address, "runtime_env": runtime_environment()}
     try:
-        ray.init(runtime_env=runtime_environment(), **options)
+        with _importable() if address is None else nullcontext():
+            ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(_refusal(address, error)) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """Lets the processes of a Ray that is started here import our packages where they lie.
+
+    Shipping them, as to a cluster, would let Ray start every worker anew, seconds later.
+    """
+    name, before = "PYTHONPATH", os.environ.get("PYTHONPATH")
+    os.environ[name] = os.pathsep.join([str(_ROOT), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _refusal(address: str | None, error: Exception) -> str:
@@ -129,9 +148,8 @@ def _check_answers(address: str) -> None:
 
 def runtime_environment() -> dict[str, Any]:
     """Ships our packages to the workers, without data, experiments or secrets."""
-    root = Path(__file__).resolve().parents[1]
     return {
-        "py_modules": [str(root / package) for package in _SHIPPED],
+        "py_modules": [str(_ROOT / package) for package in _SHIPPED],
         "excludes": ["__pycache__"],
         "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
     }
