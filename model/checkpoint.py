@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,29 @@ FORMAT = 1
 _MAGIC = b"dialogue-tune checkpoint "
 
 
-def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+def snapshot(value: Any) -> Any:
+    """A copy in CPU memory of tensors, plain values and what holds them, which nothing changes."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(item) for item in value)
+    return value
+
+
+def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Writes tensors and plain values to a file, replacing it atomically.
 
     Raises:
         StorageError: where the file cannot be written; an older one is left as it was.
     """
     buffer = io.BytesIO()
-    torch.save(contents, buffer)
+    torch.save(dict(contents), buffer)
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest().encode()
     header = _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n"
-    atomic_write(path, b"".join([header, payload]))
+    atomic_write(path, lambda file: file.writelines([header, payload]))
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

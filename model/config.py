@@ -101,11 +101,11 @@ class TrainingConfig:
         "report",
         str,
         choices=("report", "improved", "end"),
-        help="write a checkpoint to go on from every checkpoint_every reports, at each report that "
-        "improved, or none: the best weights alone, once, at the end",
+        help="in a search, write a checkpoint to go on from every checkpoint_every reports, where "
+        "the objective improved, or never: just the best weights, at the end",
     )
     checkpoint_every: int = setting(
-        1, int, low=1, help="reports between two checkpoints, where checkpoint_when is report"
+        1, int, low=1, help="in a search, reports between two checkpoints (checkpoint_when: report)"
     )
     seed: int = setting(
         0, int, low=0, help="seed of initial weights, data order, teacher forcing and dropout"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.batching import Batch, Batches
 from model.checkpoint import read_checkpoint, write_checkpoint
-from model.config import Config, TrainingConfig
+from model.config import Config
 from model.errors import CheckpointError, ConfigurationError
 from model.evaluation import evaluate
 from model.graphs import RecordedTraining, StepResult
@@ -51,24 +51,6 @@ class Report:
     metrics: Metrics
     state: str
     improved: bool
-
-
-def report_number(config: TrainingConfig, report: Report) -> int:
-    """Number of a report among those of its run, from 1."""
-    return -(-report.iteration // config.report_every)
-
-
-def checkpoint_due(config: TrainingConfig, report: Report, *, improved: bool) -> bool:
-    """Whether a checkpoint to go on from is written after a report.
-
-    Args:
-        config: Says when.
-        report: The report.
-        improved: Whether the objective is the best so far at this report.
-    """
-    if config.checkpoint_when == "report":
-        return report_number(config, report) % config.checkpoint_every == 0
-    return config.checkpoint_when == "improved" and improved
 
 
 @dataclass

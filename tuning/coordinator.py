@@ -55,13 +55,11 @@ class Assignment:
         trial: Number of the trial.
         attempt: From 1; beyond 1 the trial goes on from its newest checkpoint.
         config: Searched and fixed fields.
-        value: Best so far of the objective, by the journal; None for a new trial.
     """
 
     trial: int
     attempt: int
     config: dict[str, Any]
-    value: float | None = None
 
 
 class Listener(Protocol):
@@ -160,7 +158,7 @@ class Coordinator:
             state="running",
         )
         self._tell(self._write(row))
-        return Assignment(trial, record.attempt, record.config, record.value)
+        return Assignment(trial, record.attempt, record.config)
 
     def report(
         self,
@@ -314,9 +312,9 @@ class Coordinator:
 
     # Sessions and replay
 
-    def session(self, kind: str, reason: str) -> None:
-        """Notes that a driver began (``session``) or left (``ended``)."""
-        self._tell(self._write(Row(kind=kind, reason=reason)))
+    def session(self, kind: str, reason: str, **metrics: float) -> None:
+        """Notes that a driver began (``session``) or left (``ended``), and what it measured."""
+        self._tell(self._write(Row(kind=kind, reason=reason, metrics=metrics)))
 
     def replay(self, rows: Sequence[Row]) -> None:
         """Rebuilds everything from the rows of an earlier driver, without writing any.

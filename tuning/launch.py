@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -75,6 +76,7 @@ def run(
     Raises:
         DialogueTuneError: for anything wrong with the sweep, the data, the storage or the cluster.
     """
+    started = time.monotonic()
     if not isinstance(sweep, Sweep):
         sweep = load_sweep(sweep)
     sweep = sweep.with_overrides(overrides or {})
@@ -101,7 +103,7 @@ def run(
             command=command,
         )
         with experiment.lock():
-            return _drive(experiment, data)
+            return _drive(experiment, data, started)
 
 
 def resume(
@@ -124,6 +126,7 @@ def resume(
     Raises:
         DialogueTuneError: where it is unknown, damaged, or being run by another driver.
     """
+    started = time.monotonic()
     experiment = Experiment.open(name, storage)
     settings = experiment.manifest["settings"]
     if concurrency is not None:
@@ -132,7 +135,7 @@ def resume(
     if is_complete(experiment):
         return experiment
     with experiment.lock(), connected(address):
-        return _drive(experiment, experiment.data())
+        return _drive(experiment, experiment.data(), started)
 
 
 def is_complete(experiment: Experiment) -> bool:
@@ -163,8 +166,14 @@ def trial_count(sweep: Sweep, trials: int | None) -> int:
     return points if asked is None else min(points, asked)
 
 
-def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
-    """Runs or goes on with an experiment, with Ray connected, up to its end or Ctrl-C."""
+def _drive(experiment: Experiment, data: PreparedData, started: float) -> Experiment:
+    """Runs or goes on with an experiment, with Ray connected, up to its end or Ctrl-C.
+
+    Args:
+        experiment: What to run.
+        data: Its data.
+        started: When we were asked to, by `time.monotonic`.
+    """
     settings = experiment.manifest["settings"]
     resources = Resources(**settings["resources"])
     concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
@@ -179,7 +188,11 @@ def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
             *([tracker] if tracker else []),
         ]
         _remove_leftovers(experiment, coordinator)
-        coordinator.session("session", f"{len(coordinator.trials)} trials known")
+        coordinator.session(
+            "session",
+            f"{len(coordinator.trials)} trials known",
+            startup_seconds=time.monotonic() - started,
+        )
         try:
             _fit(
                 experiment,
@@ -194,6 +207,7 @@ def _drive(experiment: Experiment, data: PreparedData) -> Experiment:
         finally:
             if tracker:
                 tracker.close()
+    _remove_leftovers(experiment, coordinator)
     coordinator.session("ended", "complete" if coordinator.done else "interrupted")
     coordinator.journal.close()
     if coordinator.done:
@@ -235,7 +249,7 @@ def _tracker(experiment: Experiment, sweep: Sweep, view: LiveView) -> WandbTrack
 
 
 def _remove_leftovers(experiment: Experiment, coordinator: Coordinator) -> None:
-    """Checkpoints of trials whose end was written just before an earlier driver died."""
+    """Checkpoints of ended trials: a driver died before it removed them, or a worker was slow."""
     for trial, record in coordinator.trials.items():
         if record.state != "running":
             TrialFiles(experiment.path, trial).remove_checkpoints()
@@ -316,6 +330,7 @@ def _fit(
         data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once to each node, read in place
         experiment=str(experiment.path),
         objective=experiment.objective,
+        stops_at=coordinator.scheduler.stops_at,
     )
     trainable = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
     interrupts = _Interrupts(view)

@@ -36,7 +36,14 @@ class Decision(StrEnum):
 
 
 class Scheduler(ABC):
-    """Answers every report of a trial with a `Decision`."""
+    """Answers every report of a trial with a `Decision`.
+
+    Attributes:
+        stops_at: Numbers of the reports at which a trial that makes every report may be stopped;
+            None for any.
+    """
+
+    stops_at: frozenset[int] | None = None
 
     @abstractmethod
     def report(self, trial: int, report_number: int, value: float) -> Decision:
@@ -67,6 +74,8 @@ class Scheduler(ABC):
 
 class FifoScheduler(Scheduler):
     """Lets every trial train to its end."""
+
+    stops_at = frozenset()
 
     def report(self, trial: int, report_number: int, value: float) -> Decision:
         """Always goes on, even from NaN: ending a diverged trial is the trainer's business."""
@@ -117,6 +126,7 @@ class AshaScheduler(Scheduler):
         if not eta > 1:
             raise ValueError(f"eta must be greater than 1, but got {eta!r}.")
         self.rungs = tuple(sorted(set(rungs)))
+        self.stops_at = frozenset(self.rungs)
         self.eta = eta
         self.goal = check_goal(goal)
         self.strict = strict

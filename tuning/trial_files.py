@@ -3,17 +3,21 @@
     trials/0007/checkpoint-00000300.pt   everything training needs, at iteration 300
     trials/0007/best.pt                  weights and figures at the best report so far
 
-The trial's process writes them before it reports, so that a report in the journal is a promise
-that its files are there. The two newest checkpoints are kept while a trial runs, in case the
-newest is damaged; when the journal says that the trial has ended, the driver removes both.
+The trial's process writes them while it trains on, so that they may be a report behind the
+journal; but where the journal says that a trial has ended, the weights of its best report are
+there (see ``tuning.trainable``). The two newest checkpoints are kept while a trial runs, in case
+the newest is damaged; when the trial has ended, the driver removes both.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from model.checkpoint import read_checkpoint, write_checkpoint
 from model.errors import CheckpointError
 from model.files import storage_errors
 from model.training import Report, Trainer
@@ -45,21 +49,34 @@ class TrialFiles:
         found = [p for p in self.directory.iterdir() if _CHECKPOINT.fullmatch(p.name)]
         return sorted(found, reverse=True)
 
-    def save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint of now, and removes all but the newest two.
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint, of `Trainer.state`, and removes all but the newest two.
 
         Raises:
             StorageError: where it cannot be written; the older ones are left as they were.
         """
         self._make_directory()
-        trainer.save(self.directory / f"checkpoint-{trainer.iteration:08d}.pt")
-        for old in self.checkpoints()[_KEPT:]:
-            old.unlink(missing_ok=True)
+        write_checkpoint(self.directory / f"checkpoint-{state['iteration']:08d}.pt", state)
+        with storage_errors(self.directory, "removed"):
+            for old in self.checkpoints()[_KEPT:]:
+                old.unlink(missing_ok=True)
 
-    def save_best(self, trainer: Trainer) -> None:
-        """Writes the weights of now as the best ones."""
+    def save_best(self, weights: Mapping[str, Any]) -> None:
+        """Writes weights, of `Trainer.weights`, as the best ones.
+
+        Raises:
+            StorageError: where they cannot be written; the older ones are left as they were.
+        """
         self._make_directory()
-        trainer.save_weights(self.best)
+        write_checkpoint(self.best, weights)
+
+    def best_metrics(self) -> dict[str, Any]:
+        """The figures that the best weights have; none where there are no weights.
+
+        Raises:
+            CheckpointError: where the file is damaged.
+        """
+        return dict(read_checkpoint(self.best)["metrics"]) if self.best.exists() else {}
 
     def _make_directory(self) -> None:
         with storage_errors(self.directory):

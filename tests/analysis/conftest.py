@@ -87,9 +87,9 @@ def _run(experiment, coordinator, assignment, data, failures, left):
         if report is None:
             report = trainer.train_interval()
             if report.improved:
-                files.save_best(trainer)
+                files.save_best(trainer.weights())
             if report.state != "diverged":
-                files.save(trainer)
+                files.save(trainer.state())
         if left[0] == 0:
             coordinator.journal.close()
             raise Killed

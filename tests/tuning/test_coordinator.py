@@ -250,11 +250,3 @@ def test_a_hopeless_search_ends(tmp_path):
     with pytest.raises(ExperimentError, match="the first 3 trials .* all failed .*: ImportError"):
         c.failed(trial, "ImportError: no module")
     assert [c.trials[i].state for i in range(3)] == ["failed"] * 3
-
-
-def test_a_restarted_trial_knows_its_best(tmp_path):
-    c = coordinator(tmp_path, trials=1)
-    assert c.next_assignment().value is None
-    c.report(0, 1, {"val_loss": 3.0})
-    c.failed(0, "node lost")
-    assert c.next_assignment().value == 3.0

@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 from analysis import Results
+from analysis.overhead import overhead
+from model.checkpoint import read_checkpoint
 from model.errors import ExperimentError, ResourceError, StorageError
 from tests.tuning.ray_support import (
     PUBLISHED,
@@ -76,6 +79,29 @@ def test_figures_are_those_of_the_trainer_alone(search):
         assert reports["loss"].tolist() == [m["loss"] for m in direct]
 
 
+def check_best_weights(results):
+    """What is kept of each trial are the weights of its best report, and nothing else."""
+    for _, trial in results.trials.iterrows():
+        checkpoint = read_checkpoint(Path(trial["weights"]))
+        assert checkpoint["iteration"] == trial["best_iteration"]
+        assert checkpoint["metrics"]["val_loss"] == trial["val_loss"]
+        assert [p.name for p in Path(trial["weights"]).parent.iterdir()] == ["best.pt"]
+
+
+def test_where_the_time_went_adds_up(search):
+    results = Results.open(search(trials=4).path)
+    (session,) = overhead(results)
+    assert (session.state, session.workers, session.trials) == ("complete", 2, 4)
+    assert sum(session.parts.values()) == pytest.approx(session.worker_seconds)
+    assert all(seconds > -0.1 for seconds in session.parts.values())  # rounded times
+    for part, name in (("training", "train"), ("building", "build"), ("saving", "save")):
+        assert session.parts[part] == pytest.approx(results.history[f"{name}_seconds"].sum())
+    assert 0 < session.first_step_seconds < session.wall_seconds
+    assert session.parts["start-up"] >= session.first_step_seconds - 0.1
+    assert session.parts["other"] < 0.05 * session.worker_seconds
+    assert session.parts["unreported"] == 0
+
+
 def test_only_the_best_weights_are_left_of_a_finished_trial(search):
     experiment = search(trials=2)
     assert sorted(p.name for p in (experiment.path / "trials").rglob("*.pt")) == ["best.pt"] * 2
@@ -85,7 +111,9 @@ def test_early_stopping_stops_and_the_best_goes_on(search):
     experiment = search(
         trials=8, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 3}, concurrency=1
     )
-    trials = Results.open(experiment.path).trials
+    results = Results.open(experiment.path)
+    check_best_weights(results)
+    trials = results.trials
     assert set(trials["state"]) == {"finished", "stopped"}
     assert trials.loc[trials["val_loss"].idxmin(), "state"] == "finished"
     assert (trials.loc[trials["state"] == "stopped", "iteration"] < 24).all()
@@ -142,6 +170,7 @@ def test_a_killed_worker_costs_nothing_but_time(search, monkeypatch):
     assert results.trials["state"].tolist() == ["finished"] * 3
     assert results.trials["attempts"].tolist() == [1, 3, 1]
     assert "the worker process died" in results.trials.loc[1, "reason"]
+    check_best_weights(results)
     config = next(r.config for r in results.rows if r.trial == 1)
     direct = train_directly(experiment.path, config)
     history = results.history[results.history["trial"] == 1]

@@ -83,6 +83,13 @@ class TestEveryScheduler:
         scheduler = fresh()
         assert {scheduler.report(0, report, 1.0) for report in range(1, 30)} == {CONTINUE}
 
+    def test_stops_trials_where_it_says(self, fresh):
+        """Workers rely on it: before any other report they do not wait for their files."""
+        scheduler = fresh()
+        stops = {report for _, report, decision in run(scheduler, REPORTS) if decision is STOP}
+        assert stops <= scheduler.stops_at
+        assert stops or not scheduler.stops_at
+
     def test_refuses_a_foreign_state(self, fresh):
         with pytest.raises(ExperimentError, match="this saved state is of another search"):
             fresh().load_state_dict({"format": 1, "scheduler": "median"})

@@ -9,7 +9,7 @@ def trained(tmp_path, tiny_data, tiny_config):
     """A trainer that saved after each of its three reports."""
     files, trainer = TrialFiles(tmp_path, 7), Trainer(tiny_data, tiny_config())
     for _ in trainer.run():
-        files.save(trainer)
+        files.save(trainer.state())
     return files, trainer
 
 
@@ -52,7 +52,7 @@ def test_without_a_whole_checkpoint_training_begins_anew(trained, tiny_data, tin
 
 def test_only_the_best_weights_outlive_a_trial(trained, tmp_path):
     files, trainer = trained
-    files.save_best(trainer)
+    files.save_best(trainer.weights())
     (files.directory / ".tmp-of-a-killed-worker").write_bytes(b"half")
     files.remove_checkpoints()
     assert [p.name for p in files.directory.iterdir()] == ["best.pt"]
