@@ -12,7 +12,7 @@ STORAGE ?= runs
 NAME := $(or $(NAME),sweep-$(shell date +%Y%m%d-%H%M%S))
 ARGS ?=
 
-.PHONY: help sweep test test-slow test-all lint types setup setup-dev clean
+.PHONY: help sweep test test-slow test-all guard lint types setup setup-dev clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -45,6 +45,9 @@ test-slow: $(VENV)/.development ## what `make test` leaves out: slow tests, and 
 	$(RUN) -m pytest -m "slow or chaos"
 
 test-all: test test-slow ## all tests
+
+guard: $(VENV)/.development ## has anything become slower? (ratios against the recorded ones)
+	$(RUN) benchmarks/guard.py
 
 lint: $(VENV)/.development ## style
 	$(RUN) -m ruff check .

@@ -84,7 +84,8 @@ class Settings:
         precision: Of ours.
         concurrency: Trials at once, of ours and of stock Ray Tune.
         seed: Of the searcher.
-        min_iter: First rung of early stopping, in reports; None as in the sweep file.
+        min_iter: First rung of early stopping, in reports. The sweep file's own, 2, would leave one
+            rung in trials of five reports.
         eta: Its reduction factor; None as in the sweep file.
     """
 
@@ -98,7 +99,7 @@ class Settings:
     precision: str = "auto"
     concurrency: int = 2
     seed: int = 0
-    min_iter: int | None = None
+    min_iter: int = 1
     eta: float | None = None
 
     def sweep(self, *, stopping: bool) -> dict[str, Any]:
@@ -636,7 +637,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto", help="of ours (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the search (%(default)s)")
     parser.add_argument(
-        "--min-iter", type=positive, help="first report that early stopping judges (sweep file's)"
+        "--min-iter",
+        type=positive,
+        default=defaults.min_iter,
+        help="first report that early stopping judges (%(default)s)",
     )
     parser.add_argument("--eta", type=float, help="its reduction factor (sweep file's)")
     add_output_options(parser)
