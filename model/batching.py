@@ -76,10 +76,12 @@ class Batches:
         self._replies = data.examples[split][:, 1]
         self._widths: tuple[int | None, int | None] = (None, None)  # of source and target
         if self.device.type != "cpu" and len(self):
-            self._widths = (
-                int(self._lengths[self._replies - 1].max()),
-                int(self._lengths[self._replies].max()),
-            )
+            self._widths = self._longest()
+
+    def _longest(self) -> tuple[int, int]:
+        """Tokens of the split's longest source and target."""
+        lengths = self._lengths[self._replies - 1], self._lengths[self._replies]
+        return int(lengths[0].max()), int(lengths[1].max())
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,10 @@ def _is_sealed(manifest: dict[str, Any], text: bytes) -> bool:
         return False
 
 
+#: Longer sources, of which there are few, are not worth a CUDA graph of their size.
+_LONGEST_RECORDED = 64
+
+
 @dataclass(frozen=True)
 class DialogueModel:
     """A trained model, ready to reply.
@@ -215,20 +219,24 @@ class DialogueModel:
         for row, source in zip(padded, sources, strict=True):
             row[: len(source)] = torch.tensor(source)
         max_words = self.config.data.max_length
-        if device.type == "cuda":
+        if device.type == "cuda" and padded.shape[1] <= _LONGEST_RECORDED:
             words = self._recorded(*padded.shape)(padded.to(device), max_words)
         else:
-            words = greedy(self.model, padded, lengths, max_words, self._stepper)
+            words = greedy(self.model, padded.to(device), lengths, max_words, self._stepper)
         decoded: list[list[int]] = words.tolist()
         return decoded
 
-    @lru_cache(maxsize=16)  # noqa: B019 - a graph lives as long as its model
-    def _recorded_for(self, rows: int, width: int) -> RecordedGreedy:
-        return RecordedGreedy(self.model, self._stepper, rows, width)
+    @cached_property
+    def _graphs(self) -> dict[tuple[int, int], RecordedGreedy]:
+        """Recorded so far, by size."""
+        return {}
 
     def _recorded(self, rows: int, width: int) -> RecordedGreedy:
-        """The graph of a few sizes that this one fits into."""
-        return self._recorded_for(1 << (rows - 1).bit_length(), -(-width // 16) * 16)
+        """The graph of one of a few sizes, which so many sources of this width fit into."""
+        size = 1 << (rows - 1).bit_length(), -(-width // 16) * 16
+        if size not in self._graphs:
+            self._graphs[size] = RecordedGreedy(self.model, self._stepper, *size)
+        return self._graphs[size]
 
 
 #: What files raise that fit their digests and yet make no sense: somebody sealed them anew.

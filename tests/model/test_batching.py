@@ -18,6 +18,20 @@ def test_rows_are_the_utterances_padded(tiny_data):
     assert batch.target_tokens == int((batch.target != PAD).sum())
 
 
+def test_padded_to_one_width_as_on_a_gpu(tiny_data):
+    tight, wide = (Batches(tiny_data, "train") for _ in range(2))
+    wide._widths = wide._longest()
+    shapes = set()
+    for i in range(6):
+        a, b = tight.at(i, 3, 0), wide.at(i, 3, 0)
+        shapes.add((b.source.shape, b.target.shape))
+        for narrow, padded in ((a.source, b.source), (a.target, b.target)):
+            assert torch.equal(padded[:, : narrow.shape[1]], narrow)
+            assert (padded[:, narrow.shape[1] :] == PAD).all()
+        assert torch.equal(a.target_lengths, b.target_lengths)
+    assert len(shapes) == 1
+
+
 def test_an_epoch_loses_and_duplicates_nothing(tiny_data):
     batches = Batches(tiny_data, "train")
     size = 7

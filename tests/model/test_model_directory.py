@@ -12,6 +12,7 @@ import torch
 
 import model
 from model.checkpoint import write_checkpoint
+from model.decoding import greedy
 from model.errors import ModelDirectoryError, StorageError
 from model.model_directory import (
     FORMAT,
@@ -28,7 +29,7 @@ from model.model_directory import (
 )
 from model.text import normalise
 from model.training import Trainer
-from model.vocabulary import SPECIALS
+from model.vocabulary import EOS, SPECIALS
 
 FILES = ("weights.pt", "config.json", "vocabulary.json", "metrics.json", MANIFEST)
 
@@ -137,6 +138,16 @@ class TestReplies:
         texts = ["do you like red green or blue ?", "", "red", "do you like pink grey or white"]
         assert bot.replies(texts) == [bot.reply(text) for text in texts]
         assert bot.replies([]) == []
+
+    def test_sizes_share_a_few_graphs_that_reply_alike(self, original):
+        """What a GPU does; here its functions run anew at each call."""
+        bot = load(original)
+        source = torch.tensor([[*bot.vocabulary.encode("do you like red or blue ?"), EOS]] * 3)
+        lengths = torch.full((3,), source.shape[1])
+        recorded = bot._recorded(3, 7)
+        assert bot._recorded(4, 16) is recorded
+        assert bot._recorded(5, 16) is not recorded
+        assert torch.equal(recorded(source, 10), greedy(bot.model, source, lengths, 10))
 
     def test_a_reply_has_at_most_max_length_words(self, original):
         bot = load(original)
