@@ -45,6 +45,7 @@ from benchmarks.side_by_side import (  # noqa: E402
     shown,
     write_json,
 )
+from benchmarks.training_step import one_iteration  # noqa: E402
 from model.cli import positive, run_main  # noqa: E402
 from model.config import RULES, Config  # noqa: E402
 from model.packing import Packing  # noqa: E402
@@ -139,8 +140,7 @@ def build(part: str, data: str, fields: dict[str, Any], threads: int) -> Work:
     if part != WHOLE:
         PARTS[part]()
     trainer = model.training.Trainer(open_data(data), Config.from_mapping(fields))
-    interval = model.training._Interval()
-    return Work(iterate=lambda: trainer._train_one(interval))
+    return Work(iterate=one_iteration(trainer))
 
 
 def report(results: dict[str, Any], markdown: bool) -> str:

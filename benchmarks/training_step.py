@@ -56,7 +56,7 @@ from benchmarks.side_by_side import (  # noqa: E402
 )
 from model.batching import Batches  # noqa: E402
 from model.cli import positive, run_main  # noqa: E402
-from model.config import RULES, Config, ModelConfig  # noqa: E402
+from model.config import Config, ModelConfig  # noqa: E402
 from model.prepared_data import PreparedData  # noqa: E402
 from model.training import Trainer  # noqa: E402
 
@@ -71,24 +71,6 @@ _PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloa
 # The sides
 
 
-def with_precision(fields: dict[str, Any], precision: str) -> dict[str, Any]:
-    """The fields of a configuration with a precision.
-
-    Raises:
-        BenchmarkError: where the trainer knows no precision but fp32, and another is asked for.
-    """
-    if "precision" in RULES:
-        return fields | {"precision": precision}
-    if precision != "fp32":
-        raise BenchmarkError(f"precision {precision}: this trainer knows fp32 alone.")
-    return fields
-
-
-def available_precisions(asked: Sequence[str]) -> list[str]:
-    """Those of the precisions that the trainer knows."""
-    return [p for p in asked if p == "fp32" or "precision" in RULES]
-
-
 def one_iteration(trainer: Trainer) -> Callable[[], None]:
     """One training iteration; the one place that knows how the trainer makes it."""
     import model.training
@@ -101,7 +83,7 @@ def resolved_precision(trainer: Trainer, asked: str) -> str:
     """What the trainer computes in, where ``auto`` was asked for."""
     if asked != "auto":
         return asked
-    return "bf16" if getattr(trainer, "dtype", None) == torch.bfloat16 else "fp32"
+    return "bf16" if trainer.dtype == torch.bfloat16 else "fp32"
 
 
 def build_ours(*, data: str, fields: dict[str, Any], precision: str, threads: int) -> Work:
@@ -114,7 +96,7 @@ def build_ours(*, data: str, fields: dict[str, Any], precision: str, threads: in
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
-    config = Config.from_mapping(with_precision(fields | {"threads": threads}, precision))
+    config = Config.from_mapping(fields | {"threads": threads, "precision": precision})
     trainer = Trainer(open_data(data), config)
     return _work(
         one_iteration(trainer),
@@ -325,7 +307,7 @@ def compare(settings: Settings, ratio: float) -> dict[str, Any]:
     shared = {"data": settings.data, "fields": settings.fields(ratio), "threads": settings.threads}
     sides = [Side(BASELINE, build_baseline, shared)] + [
         Side(f"ours {precision}", build_ours, shared | {"precision": precision})
-        for precision in available_precisions(settings.precisions)
+        for precision in settings.precisions
     ]
     progress = Progress(f"teacher forcing {ratio:g}", settings.turns * len(sides))
     with Sides(sides) as running:

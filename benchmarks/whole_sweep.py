@@ -50,7 +50,6 @@ from benchmarks.side_by_side import (  # noqa: E402
     write_json,
 )
 from model.cli import EXIT_INTERRUPTED, positive, run_main  # noqa: E402
-from model.config import RULES  # noqa: E402
 
 SIDES = ("ours", "stopping", "baseline", "stock")
 #: The sweep file whose space and early stopping are used.
@@ -112,9 +111,8 @@ class Settings:
             **{name: getattr(self, name) for name in ("hidden_size", "batch_size", "iterations")},
             **{name: getattr(self, name) for name in ("report_every", "val_examples")},
             "device": "cpu",
+            "precision": self.precision,
         }
-        if "precision" in RULES:
-            fields["precision"] = self.precision
         for name in ("max_length", "min_count"):  # decided when the data were prepared
             sweep["parameters"].pop(name, None)
         sweep["parameters"] |= {name: {"value": value} for name, value in fields.items()}

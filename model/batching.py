@@ -6,7 +6,7 @@ in the data is the iteration number alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -48,6 +48,13 @@ class Batch:
     def target_packing(self) -> Packing:
         """As `source_packing`."""
         return _packing(self.target, self.target_lengths)
+
+    def laid_out_statically(self) -> Batch:
+        """The same examples in the layout of a GPU, wherever they are."""
+        batch = replace(self)
+        batch.__dict__["source_packing"] = Packing.static(self.source != PAD)
+        batch.__dict__["target_packing"] = Packing.static(self.target != PAD)
+        return batch
 
 
 def _packing(tokens: Tensor, lengths: Tensor) -> Packing:

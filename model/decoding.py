@@ -128,6 +128,11 @@ def draw_words(
     return torch.cat(words)
 
 
+def best_word(scores: Tensor, never: Tensor) -> Tensor:
+    """The highest of the scores (b, V), which it may change, but for the words `never`: (b,)."""
+    return scores.float().index_fill_(-1, never, float("-inf")).argmax(dim=-1)
+
+
 @torch.inference_mode()
 def greedy(
     model: Seq2Seq,
@@ -159,7 +164,7 @@ def greedy(
     replies = source.new_full((len(source), max_words), PAD)
     for t in range(max_words):
         scores, state = stepper.step(words, state, encoded)
-        words = scores.float().index_fill_(-1, never, float("-inf")).argmax(dim=-1)
+        words = best_word(scores, never)
         replies[rows, t] = words
         going = (words != EOS).nonzero().squeeze(1)
         if len(going) == 0:

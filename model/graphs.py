@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.batching import Batch
-from model.decoding import NEVER_SAID, Stepper
+from model.decoding import NEVER_SAID, Stepper, best_word
 from model.loss import Losses
 from model.packing import Packing
 from model.seq2seq import DropoutMasks, Encoded, Seq2Seq
@@ -121,10 +121,7 @@ class RecordedTraining:
     def _static_batch(self) -> Batch:
         """The buffers as a batch whose layouts are computed anew from them, within the graph."""
         assert self._batch is not None
-        batch = replace(self._batch)
-        batch.__dict__["source_packing"] = Packing.static(batch.source != PAD)
-        batch.__dict__["target_packing"] = Packing.static(batch.target != PAD)
-        return batch
+        return self._batch.laid_out_statically()
 
     def _on_a_side_stream(
         self, batch: Batch, teacher_forcing: bool, dropout: DropoutMasks | None
@@ -183,7 +180,7 @@ class RecordedGreedy:
     def _next(self) -> None:
         """One word for every row; PAD for those that have ended."""
         scores, state = self._stepper.step(self._words, self._state, self._encoded)
-        best = scores.float().index_fill(-1, self._never, float("-inf")).argmax(dim=-1)
+        best = best_word(scores, self._never)
         self._words.copy_(best.masked_fill(self._ended, PAD))
         self._ended.logical_or_(self._words == EOS)
         _copy(self._state, state)

@@ -11,7 +11,7 @@ documentation):
 A GPU runs it by cuDNN. On the CPU torch steps through the sequence with some twenty small
 operations a step, each with its node for the backward pass, and adds up the recurrent weight's
 gradient step by step. `_Recurrence` does both directions of a layer at once, and takes the gradient
-of the recurrent weight in one product over all steps (``docs/training.md`` has the figures).
+of the recurrent weight in one product over all steps (``docs/speed.md`` has the figures).
 
 Both directions run forwards: the second reads each row mirrored, its last token first.
 """

@@ -1,8 +1,8 @@
 """Matrix products with a weight, by the library that does them fastest.
 
-On the CPU torch hands products of fp32 numbers to MKL and of bf16 numbers to oneDNN. oneDNN is the
-faster of the two in fp32 as well for the shapes of this project (``docs/training.md``), with the
-same accuracy, so the forward product is asked of it directly.
+On the CPU torch hands products of fp32 numbers to MKL and of bf16 numbers to oneDNN. oneDNN is no
+slower in fp32, and faster with one thread or few rows (``docs/speed.md``), with the same accuracy,
+so the forward product is asked of it directly.
 """
 
 from __future__ import annotations

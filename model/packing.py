@@ -7,7 +7,7 @@ products over all positions compute no padding.
 **Few shapes.** oneDNN generates code for every new shape of a matrix product, and the number of
 tokens differs from batch to batch. The tight layout therefore rounds the rows of each step up to a
 multiple of 8 and all positions to a multiple of 32, and says which positions are `real`.
-``docs/training.md`` has the measurement.
+``docs/speed.md`` has the measurement.
 
 **Static** layouts hold every position of a padded batch, so that shapes depend on nothing but the
 padded size, as CUDA graphs need. They are built on the device without waiting for it.

@@ -8,7 +8,6 @@ from model.config import ModelConfig
 from model.decoding import Stepper, greedy
 from model.graphs import WARM_UP, Recorded, RecordedGreedy, RecordedTraining
 from model.optim import Optimizers
-from model.packing import Packing
 from model.randomness import generator, initial_weights
 from model.seq2seq import DropoutMasks, Seq2Seq
 from model.training import training_step
@@ -38,9 +37,7 @@ def one_size(batch, width=7):
     pad = torch.nn.functional.pad
     sides = [pad(t, (0, width - t.shape[1]), value=PAD) for t in (batch.source, batch.target)]
     wide = type(batch)(sides[0], batch.source_lengths, sides[1], batch.target_lengths)
-    wide.__dict__["source_packing"] = Packing.static(wide.source != PAD)
-    wide.__dict__["target_packing"] = Packing.static(wide.target != PAD)
-    return wide
+    return wide.laid_out_statically()
 
 
 def masks(config, batch, i):

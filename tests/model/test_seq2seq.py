@@ -11,7 +11,6 @@ from model.config import ModelConfig
 from model.decoding import draw_words, greedy
 from model.loss import free_running, previous_words, teacher_forced
 from model.optim import Optimizers
-from model.packing import Packing
 from model.randomness import generator, initial_weights
 from model.seq2seq import DropoutMasks, Seq2Seq
 from model.training import training_step
@@ -53,9 +52,7 @@ def with_static_layout(batch):
         torch.nn.functional.pad(batch.target, (0, 1), value=PAD),
         batch.target_lengths,
     )
-    wider.__dict__["source_packing"] = Packing.static(wider.source != PAD)
-    wider.__dict__["target_packing"] = Packing.static(wider.target != PAD)
-    return wider
+    return wider.laid_out_statically()
 
 
 @pytest.mark.parametrize("values", CONTRACT, ids=str)
