@@ -32,16 +32,14 @@ import model.seq2seq  # noqa: E402
 import model.training  # noqa: E402
 from benchmarks.same_work import open_data  # noqa: E402
 from benchmarks.side_by_side import (  # noqa: E402
-    Progress,
     Side,
-    Sides,
     Spread,
     Work,
     add_output_options,
     add_turn_options,
-    compared,
     environment,
     make_parser,
+    measured,
     shown,
     write_json,
 )
@@ -191,21 +189,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for part in (WHOLE, *arguments.only)
     ]
-    progress = Progress("ablation", arguments.turns * len(sides))
-    with Sides(sides) as running:
-        seconds = running.take_turns(
-            arguments.turns, arguments.iterations, warm_up=arguments.warm_up, progress=progress
-        )
-        facts = running.facts()
-    progress.close()
-    found = compared(seconds, WHOLE)
+    found = measured(
+        sides,
+        "ablation",
+        turns=arguments.turns,
+        iterations=arguments.iterations,
+        warm_up=arguments.warm_up,
+    )
     for side in found.values():
         side["longer"] = asdict(Spread.of([1 / ratio for ratio in side["ratios"]]))
     results = {
         "benchmark": "ablation",
         "settings": {key: str(value) for key, value in vars(arguments).items()},
         "environment": environment("cpu", arguments.threads),
-        "sides": {name: figures | facts[name] for name, figures in found.items()},
+        "sides": found,
     }
     write_json(arguments.json, results)
     print(report(results, arguments.markdown))

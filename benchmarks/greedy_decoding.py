@@ -39,14 +39,13 @@ from benchmarks.side_by_side import (  # noqa: E402
     BenchmarkError,
     Progress,
     Side,
-    Sides,
     Spread,
     Work,
     add_output_options,
     add_turn_options,
-    compared,
     environment,
     make_parser,
+    measured,
     run_alone,
     shown,
     write_json,
@@ -285,22 +284,18 @@ def compare(settings: Settings, batch_size: int, file: str) -> dict[str, Any]:
         Side(f"ours {precision}", build_ours, shared | {"dtype": _DTYPES[precision]})
         for precision in settings.precisions
     ]
-    progress = Progress(f"batch {batch_size}", settings.turns * len(sides))
-    with Sides(sides) as running:
-        seconds = running.take_turns(
-            settings.turns, settings.iterations, warm_up=settings.warm_up, progress=progress
-        )
-        facts = running.facts()
-    progress.close()
-    replies = {side: found.pop("replies") for side, found in facts.items()}
-    for side, found in facts.items():
-        found["same_replies"] = same_share(replies[side], replies[BASELINE])
-        found["mean_words"] = sum(map(len, replies[side])) / len(replies[side])
-    figures = compared(seconds, BASELINE)
-    return {
-        "batch_size": batch_size,
-        "sides": {side: found | facts[side] for side, found in figures.items()},
-    }
+    found = measured(
+        sides,
+        f"batch {batch_size}",
+        turns=settings.turns,
+        iterations=settings.iterations,
+        warm_up=settings.warm_up,
+    )
+    replies = {side: figures.pop("replies") for side, figures in found.items()}
+    for side, figures in found.items():
+        figures["same_replies"] = same_share(replies[side], replies[BASELINE])
+        figures["mean_words"] = sum(map(len, replies[side])) / len(replies[side])
+    return {"batch_size": batch_size, "sides": found}
 
 
 def same_share(replies: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:

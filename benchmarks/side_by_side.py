@@ -280,6 +280,30 @@ class Sides:
         return {process.name: process.finish() for process in self._processes}
 
 
+def measured(
+    sides: Sequence[Side], title: str, *, turns: int, iterations: int, warm_up: int
+) -> dict[str, Any]:
+    """Lets sides take turns; the first is what the others are compared with.
+
+    Args:
+        sides: Each gets a process of its own.
+        title: Of the progress shown.
+        turns: As of `Sides.take_turns`, like the next two.
+        iterations: Of each turn.
+        warm_up: Iterations before the first turn.
+
+    Returns:
+        For each side the figures of `compared`, and its facts.
+    """
+    progress = Progress(title, turns * len(sides))
+    with Sides(sides) as running:
+        seconds = running.take_turns(turns, iterations, warm_up=warm_up, progress=progress)
+        facts = running.facts()
+    progress.close()
+    figures = compared(seconds, sides[0].name)
+    return {side: found | facts[side] for side, found in figures.items()}
+
+
 # Figures
 
 

@@ -40,16 +40,14 @@ from benchmarks.baseline import build_batch  # noqa: E402
 from benchmarks.same_work import PairStream, make_baseline, open_data  # noqa: E402
 from benchmarks.side_by_side import (  # noqa: E402
     BenchmarkError,
-    Progress,
     Side,
-    Sides,
     Spread,
     Work,
     add_output_options,
     add_turn_options,
-    compared,
     environment,
     make_parser,
+    measured,
     run_alone,
     shown,
     write_json,
@@ -302,28 +300,27 @@ def compare(settings: Settings, ratio: float) -> dict[str, Any]:
     """Lets the sides take turns at one teacher-forcing ratio.
 
     Returns:
-        As `benchmarks.side_by_side.compared`, with each side's facts, and the mean batch.
+        As `benchmarks.side_by_side.measured`, and the mean batch.
     """
     shared = {"data": settings.data, "fields": settings.fields(ratio), "threads": settings.threads}
     sides = [Side(BASELINE, build_baseline, shared)] + [
         Side(f"ours {precision}", build_ours, shared | {"precision": precision})
         for precision in settings.precisions
     ]
-    progress = Progress(f"teacher forcing {ratio:g}", settings.turns * len(sides))
-    with Sides(sides) as running:
-        seconds = running.take_turns(
-            settings.turns, settings.iterations, warm_up=settings.warm_up, progress=progress
-        )
-        facts = running.facts()
-    progress.close()
+    found = measured(
+        sides,
+        f"teacher forcing {ratio:g}",
+        turns=settings.turns,
+        iterations=settings.iterations,
+        warm_up=settings.warm_up,
+    )
     data = open_data(settings.data)
     counted = range(settings.warm_up, settings.warm_up + settings.turns * settings.iterations)
-    found = compared(seconds, BASELINE)
     return {
         "teacher_forcing_ratio": ratio,
         "vocabulary": len(data.vocabulary),
         "batch": asdict(MeanBatch.of(data, settings.batch_size, 0, counted)),
-        "sides": {side: figures | facts[side] for side, figures in found.items()},
+        "sides": found,
     }
 
 
