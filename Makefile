@@ -34,7 +34,7 @@ $(VENV)/.development: requirements.txt requirements-dev.txt
 sweep: $(VENV)/.runtime ## search, show the results, promote the best model, let it reply
 	$(RUN) -m tuning run $(SWEEP) --name $(NAME) --storage $(STORAGE) $(ARGS)
 	$(RUN) -m analysis results $(NAME) --storage $(STORAGE)
-	$(RUN) -m analysis promote $(NAME) --storage $(STORAGE) --name $(MODEL)
+	$(RUN) -m analysis promote $(NAME) --storage $(STORAGE) --name $(MODEL) --force
 	$(RUN) -m model chat $(MODEL) --say "hello !" --say "how are you today ?" \
 	  --say "what is the capital of france ?" --say "tell me a joke ." --say "goodbye !"
 

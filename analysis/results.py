@@ -2,54 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.completeness import damaged_files, files_of_trials, named, what_is_missing
+from analysis.frames import Frames, configuration_frame
+from analysis.selection import choose
 from model.config import DEFAULTS
 from model.errors import ExperimentError
 from tuning.experiment import Experiment
-from tuning.journal import Row, current_reports, read_journal
-from tuning.trial_files import best_file
-
-#: Metrics of a trial's best report that the table of trials shows.
-_AT_BEST = ("val_loss", "val_perplexity", "val_token_accuracy", "loss")
+from tuning.journal import Row, read_journal
+from tuning.journal_table import JournalTable, read_journal_table, table_of_rows
 
 
-@dataclass(frozen=True)
 class Results:
-    """The results of one experiment.
+    """The results of one experiment, as they were when it was opened.
 
-    Attributes:
+    Args:
         experiment: Where they come from.
-        rows: The journal's rows.
+        rows: The journal's rows, for those who have them already.
         torn: Files whose torn last line was skipped.
+        journal: The journal in columns, instead of rows.
 
     Example:
         >>> results = Results.open("runs/demo")           # doctest: +SKIP
         >>> results.trials.sort_values("val_loss").head() # doctest: +SKIP
+        >>> results.select(where="val_loss < 4 and optimizer == 'adam'", top=5) # doctest: +SKIP
     """
 
-    experiment: Experiment
-    rows: list[Row]
-    torn: list[str]
+    def __init__(
+        self,
+        experiment: Experiment,
+        rows: Iterable[Row] = (),
+        torn: Sequence[str] = (),
+        *,
+        journal: JournalTable | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.journal = journal
+        self._given = list(rows)
+        self.torn = list(torn) if journal is None else journal.torn
 
     @classmethod
     def open(cls, reference: str | Path, storage: str | Path = "runs") -> Results:
         """Opens an experiment's results, by directory, name, or ``latest``.
 
+        Damaged rows and files are left out and said in `problems`.
+
         Raises:
-            ExperimentError: where it is unknown, damaged or of a newer format.
+            ExperimentError: where it is unknown or of a newer format, or nothing of its manifest
+                or of its journal can be read.
         """
         experiment = Experiment.open(reference, storage)
         if not experiment.journal.is_dir():
-            return cls(experiment, [], [])
-        reading = read_journal(experiment.journal)
-        return cls(experiment, reading.rows, reading.torn)
+            return cls(experiment)
+        return cls(experiment, journal=read_journal_table(experiment.journal))
+
+    @cached_property
+    def _table(self) -> JournalTable:
+        return self.journal or table_of_rows(self._given)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The journal's rows, one object each: slow and large where there are a million."""
+        if self.journal is None:
+            return self._given
+        numbers = self.journal.table.column("seq")
+        last = numbers[-1].as_py() if len(numbers) else -1
+        damage: list[str] = []  # known from the reading in columns
+        rows = read_journal(self.experiment.journal, damage.append).rows
+        return [row for row in rows if row.seq <= last]
 
     @property
     def objective(self) -> str:
@@ -67,83 +93,78 @@ class Results:
         return list(self.experiment.sweep().space.searched)
 
     @cached_property
+    def problems(self) -> list[str]:
+        """What is damaged or missing, in plain words; empty for a whole, finished experiment."""
+        torn = [f"skipped the torn last line of {file}" for file in self.torn]
+        missing = what_is_missing(self.experiment, self.trials, self.objective)
+        return list(dict.fromkeys([*torn, *self._table.problems, *self._unknown(), *missing]))
+
+    def _unknown(self) -> list[str]:
+        lost = [trial for trial in self.trials["trial"] if trial not in self._table.configs]
+        return [f"the configuration is lost: {named(lost)}."] if lost else []
+
+    def verify(self) -> list[str]:
+        """Reads every file of weights and checkpoints, and says which are damaged.
+
+        That takes time; `problems` says only what is missing.
+        """
+        files = self.trials[["weights", "checkpoint"]].to_numpy().ravel()
+        return damaged_files(str(file) for file in files if isinstance(file, str))
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return Frames(self._table, self.experiment.objective)
+
+    @cached_property
     def history(self) -> pd.DataFrame:
         """One row for each report that stands, in the order of trials and iterations.
 
         Columns: trial, attempt, iteration, time (UTC), decision, worker, then every metric that
         has a figure.
         """
-        columns = ["trial", "attempt", "iteration", "time", "decision", "worker"]
-        reports = current_reports(self.rows)
-        records = [row.metrics | {name: getattr(row, name) for name in columns} for row in reports]
-        measured = {n for row in reports for n, value in row.metrics.items() if value is not None}
-        metrics = sorted(measured - set(columns))
-        frame = pd.DataFrame(records, columns=[*columns, *metrics])
-        frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
-        whole = dict.fromkeys(("trial", "attempt", "iteration"), "Int64")
-        frame = frame.astype(whole | dict.fromkeys(metrics, "float64"))
-        return frame.sort_values(["trial", "iteration"]).reset_index(drop=True)
+        return self._frames.history()
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each trial, in the order of proposal.
 
         Columns: trial, state, the objective at its best, the iteration of that best, the
-        objective at the last report and its iteration, attempts, the seconds they took,
-        other metrics at the best report, every configuration field (searched ones first), worker,
-        reason of a failure, and the file of the best weights. What a trial does not have is
-        missing (NA, NaN or None).
+        objective at the last report and its iteration, attempts, the seconds they took, other
+        metrics at the best report, the same at the last report (``last_...``), seconds spent
+        training and evaluating, when it started and when it was last heard of (UTC), every
+        configuration field (searched ones first), worker (``host:pid``), node (its host), reason
+        of a failure, and the files of the best weights and of the newest checkpoint. What a trial
+        does not have is missing (NA, NaN, NaT or None).
         """
-        records = [self._trial_record(trial, rows) for trial, rows in self._by_trial().items()]
-        # Without trials, the columns are those of a trial of which nothing is known yet.
-        shape = records or [self._trial_record(0, [Row(kind="proposed", state="running")])]
-        frame = pd.DataFrame(shape).head(len(records))
-        whole = dict.fromkeys(("trial", "best_iteration", "iteration", "attempts"), "Int64")
-        figures = dict.fromkeys((self.objective, f"last_{self.objective}", *_AT_BEST), "float64")
-        return frame.astype(whole | figures)
+        told = self._frames.trials()
+        numbers = told.index.tolist()
+        if not self._running:
+            told["state"] = told["state"].replace("running", "interrupted")
+        nodes = [w.rsplit(":", 1)[0] if isinstance(w, str) else None for w in told["worker"]]
+        place = list(told.columns).index("worker")
+        told.insert(place + 1, "node", pd.Series(nodes, index=told.index, dtype="str"))
+        frame = pd.concat(
+            [
+                told.iloc[:, :place],
+                configuration_frame(numbers, self._table.configs, self._fixed, self.searched),
+                told.iloc[:, place:],
+                files_of_trials(self.experiment.path, numbers),
+            ],
+            axis=1,
+        )
+        frame.insert(0, "trial", pd.Series(numbers, index=frame.index, dtype="Int64"))
+        return frame.reset_index(drop=True)
 
-    def _by_trial(self) -> dict[int, list[Row]]:
-        by_trial: dict[int, list[Row]] = {}
-        for row in self.rows:
-            if row.trial is not None:
-                by_trial.setdefault(row.trial, []).append(row)
-        return dict(sorted(by_trial.items()))
-
-    def _trial_record(self, trial: int, rows: list[Row]) -> dict[str, Any]:
-        reports = current_reports(rows)
-        best = self._best_report(reports)
-        last = rows[-1]
-        file = best_file(self.experiment.path, trial)
-        record: dict[str, Any] = {
-            "trial": trial,
-            "state": last.state if last.state != "running" or self._running else "interrupted",
-            self.objective: best.metrics[self.objective] if best else None,
-            "best_iteration": best.iteration if best else None,
-            f"last_{self.objective}": reports[-1].metrics.get(self.objective) if reports else None,
-            "iteration": reports[-1].iteration if reports else 0,
-            "attempts": last.attempt,
-            "seconds": _seconds(rows),
-        }
-        record |= {name: best.metrics.get(name) if best else None for name in _AT_BEST}
-        config = rows[0].config
-        fixed = DEFAULTS | self.experiment.manifest["data"]["settings"]
-        record |= {name: config.get(name) for name in self.searched} | fixed | config
-        record["worker"] = next((r.worker for r in reversed(rows) if r.worker), None)
-        record["reason"] = next((r.reason for r in reversed(rows) if r.reason), None)
-        record["weights"] = str(file) if file.exists() else None
-        return record
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        """Fields that no trial may change, and the defaults of those that the sweep leaves."""
+        constants = self.experiment.sweep().space.constants
+        settings: dict[str, Any] = self.experiment.manifest["data"]["settings"]
+        return DEFAULTS | settings | constants
 
     @cached_property
     def _running(self) -> bool:
         return self.experiment.is_running()
-
-    def _best_report(self, reports: Iterable[Row]) -> Row | None:
-        best: Row | None = None
-        for row in reports:
-            than = best.metrics[self.objective] if best else None
-            if self.experiment.objective.better(row.metrics.get(self.objective), than):
-                best = row
-        return best
 
     def ranked(self) -> pd.DataFrame:
         """The trials that have a value, the best first."""
@@ -161,9 +182,45 @@ class Results:
             raise ExperimentError(f"{self.experiment.path}: no trial has a result yet.")
         return ranked.iloc[0]
 
+    def select(
+        self,
+        *,
+        where: str | None = None,
+        state: str | Sequence[str] | None = None,
+        sort: str | None = None,
+        descending: bool = False,
+        columns: Sequence[str] | None = None,
+        top: int | None = None,
+        history: bool = False,
+    ) -> pd.DataFrame:
+        """Some of the trials, or of the reports.
 
-def _seconds(rows: list[Row]) -> float:
-    """Time of a trial's attempts, without the time between them."""
-    begins = [i for i, row in enumerate(rows) if row.kind in ("proposed", "restarted")]
-    ends = [*(i - 1 for i in begins[1:]), len(rows) - 1]
-    return sum(rows[end].time - rows[i].time for i, end in zip(begins, ends, strict=True))
+        Args:
+            where: A condition on the columns, such as ``val_loss < 4 and optimizer == 'adam'``;
+                see `analysis.conditions`.
+            state: Trials in this state, or in one of these.
+            sort: Column to sort by, the smallest first and missing values last. Without it,
+                trials are in the order of proposal, but the best first where `top` is given;
+                reports are in the order of trials and iterations.
+            descending: Sort the largest first.
+            columns: Columns to keep, in this order.
+            top: How many rows to keep, after sorting.
+            history: Reports instead of trials.
+
+        Raises:
+            ConfigurationError: naming what there is no such column or state of, with the nearest.
+        """
+        frame = self.history if history else self.trials
+        trial_states = self.trials.set_index("trial")["state"]
+        if top is not None and sort is None and not history:
+            sort, descending = self.objective, not self.ascending
+        return choose(
+            frame,
+            states=frame["trial"].map(trial_states),
+            state=state,
+            where=where,
+            sort=sort,
+            descending=descending,
+            columns=columns,
+            top=top,
+        )

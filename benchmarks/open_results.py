@@ -7,8 +7,9 @@ missing. Once as a running search leaves it (segments of JSON lines), once as a 
 
     python benchmarks/open_results.py [--trials 10000] [--reports 100] [--repeats 3] [--json FILE]
 
-Seconds are from the start of the process, Python and imports included; memory is the largest
-resident set of the process.
+Seconds are from the start of the process, Python and imports included; CPU seconds are over all
+threads, and stay the same on a machine that does other work too; memory is the largest resident set
+of the process.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ framed = time.time()
 results.problems
 best = results.best()
 done = time.time()
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+usage = resource.getrusage(resource.RUSAGE_SELF)
+memory = usage.ru_maxrss
 print(json.dumps({
     "trials": len(trials), "reports": len(history), "best": int(best["trial"]),
     "imports": imported - begun, "open": opened - imported, "frames": framed - opened,
-    "problems": done - framed, "memory_bytes": memory * (1 if sys.platform == "darwin" else 1024),
+    "problems": done - framed, "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    "memory_bytes": memory * (1 if sys.platform == "darwin" else 1024),
 }))
 """
 
@@ -207,11 +210,22 @@ def main(argv: list[str] | None = None) -> int:
             found[form]["journal_bytes"] / 1e6,
             found[form]["seconds"],
             *(found[form][part] for part in ("imports", "open", "frames", "problems")),
+            found[form]["cpu_seconds"],
             found[form]["memory_bytes"] / 1e9,
         ]
         for form in ("segments", "compacted")
     ]
-    headers = ("journal", "MB", "seconds", "imports", "open", "frames", "problems", "memory GB")
+    headers = (
+        "journal",
+        "MB",
+        "seconds",
+        "imports",
+        "open",
+        "frames",
+        "problems",
+        "CPU",
+        "memory GB",
+    )
     print(f"{arguments.trials} trials of {arguments.reports} reports")
     print(table(rows, headers))
     if arguments.json:

@@ -42,6 +42,8 @@ from model.vocabulary import EOS, PAD, Vocabulary
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
+#: The same of a registry's aliases; 2 added their history.
+ALIASES_FORMAT = 2
 MANIFEST = "manifest.json"
 #: The files that a manifest names.
 _FILES = ("config.json", "metrics.json", "vocabulary.json", "weights.pt")
@@ -120,7 +122,7 @@ def verify(directory: Path) -> dict[str, Any]:
     Raises:
         ModelDirectoryError: naming every file that is missing or changed.
     """
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     problems = []
     for name, digest in manifest["files"].items():
         file = directory / name
@@ -133,7 +135,12 @@ def verify(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a model directory, whose seal is checked, but not the files it names.
+
+    Raises:
+        ModelDirectoryError: where it is missing, changed or of a newer format.
+    """
     file = directory / MANIFEST
     try:
         text = file.read_bytes()
@@ -350,9 +357,12 @@ def read_aliases(home: Path) -> dict[str, int]:
         return {}
     try:
         content = _read_json(file)
-        number, aliases = content["format"], dict(content["aliases"])
+        number = int(content["format"])
+        if number > ALIASES_FORMAT:
+            raise ModelDirectoryError(f"{file}: has format {number}, written by a newer version.")
+        aliases = dict(content["aliases"])
+        if any(type(version) is not int for version in aliases.values()):
+            raise TypeError
     except (ValueError, KeyError, TypeError):
         raise ModelDirectoryError(f"{file}: is damaged.") from None
-    if number > FORMAT:
-        raise ModelDirectoryError(f"{file}: has format {number}, written by a newer version.")
     return aliases

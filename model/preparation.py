@@ -357,7 +357,7 @@ def _track(items: list[_T], label: str, shown: bool) -> Iterable[_T]:
     """Wraps a list in a progress bar, where one is wanted and can be seen."""
     if not (shown and sys.stderr.isatty()):
         return items
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     bar: Iterable[_T] = tqdm(items, desc=label, unit=" dialogues", leave=False)
     return bar

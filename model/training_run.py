@@ -3,6 +3,7 @@
 OUT/checkpoint.pt   where `--resume` goes on
 OUT/best.pt         weights at the best report
 OUT/history.jsonl   every report, one JSON object a line
+OUT/curve.png       the learning curve, at the end or when interrupted
 OUT/model           the model directory, at the end
 """
 
@@ -22,8 +23,9 @@ from model.batching import Batches
 from model.checkpoint import read_checkpoint
 from model.config import Config, DataConfig
 from model.corpora import read_corpus
+from model.curve import read_history, write_curve
 from model.data_source import open_or_prepare
-from model.errors import ConfigurationError, PreparedDataError, StorageError
+from model.errors import ConfigurationError, DialogueTuneError, PreparedDataError, StorageError
 from model.evaluation import evaluate, unigram_loss, unknown_words
 from model.files import finite, storage_errors
 from model.model_directory import DialogueModel, write_model_directory
@@ -67,9 +69,13 @@ def train(values: Mapping[str, Any], out: Path, *, resume: bool = False) -> bool
     report = trainer.last_report
     started = time.monotonic()
     first = trainer.iteration
-    for report in trainer.run():
-        _keep(trainer, report, out)
-        _print_report(report, config, (time.monotonic() - started) / (report.iteration - first))
+    try:
+        for report in trainer.run():
+            _keep(trainer, report, out)
+            seconds = time.monotonic() - started
+            _print_report(report, config, seconds / (report.iteration - first))
+    finally:
+        _draw_curve(out)
     assert report is not None
     if not (out / "best.pt").exists():
         print("diverged before the first report; there is no model to keep", file=sys.stderr)
@@ -101,7 +107,7 @@ def _make_empty(out: Path) -> None:
     """Makes the directory, without what a run left that died before its first checkpoint."""
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("best.pt", "history.jsonl"):
+        for name in ("best.pt", "history.jsonl", "curve.png"):
             (out / name).unlink(missing_ok=True)
 
 
@@ -112,6 +118,19 @@ def _keep(trainer: Trainer, report: Report, out: Path) -> None:
         trainer.save(out / "checkpoint.pt")
     with storage_errors(out), (out / "history.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(finite(report.metrics)) + "\n")
+
+
+def _draw_curve(out: Path) -> None:
+    """Draws what there is, of an interrupted run too; no run fails for want of a picture."""
+    file = out / "curve.png"
+    try:
+        history = out / "history.jsonl"
+        if history.exists() and write_curve(read_history(history), file):
+            print(f"wrote {file}", file=sys.stderr)
+    except ImportError:
+        print("note: no curve.png: matplotlib is not installed", file=sys.stderr)
+    except (DialogueTuneError, OSError) as error:
+        print(f"note: no curve.png: {error}", file=sys.stderr)
 
 
 def _print_report(report: Report, config: Config, seconds_per_iteration: float) -> None:

@@ -19,9 +19,12 @@ ALLOWED = {
         "model",
         "tuning.experiment",  # the directory and manifest of a search: where everything is
         "tuning.journal",  # its rows are the truth that results are a reading of
+        "tuning.journal_table",  # the same in columns
         "tuning.trial_files",  # where the best weights of a trial are
         "tuning.sweep_file",  # the sweep that a manifest holds
         "tuning.search_space",  # the searched hyper-parameters and their distributions
+        "tuning.distributions",  # where a value lies in what it was drawn from
+        "tuning.tpe",  # how distributions are told to Optuna, whose importance and figures we use
         "tuning.coordinator",  # what an objective is, and when a value is better
         "tuning.scheduling",  # schedulers are plain objects: simulating them on a journal
         "tuning.search",  # and so are searchers

@@ -147,6 +147,11 @@ class Experiment:
         return self.path / "journal"
 
     @property
+    def data_file(self) -> Path:
+        """File of the prepared data set."""
+        return self.path / _DATA
+
+    @property
     def objective(self) -> Objective:
         """The first objective, which everything is chosen by."""
         return Objective(**self.manifest["objectives"][0])

@@ -12,74 +12,34 @@ On disk it is a directory of segments, since object stores cannot append to a fi
 A driver killed while writing leaves at most one torn last line in its segment; readers skip it.
 Rows are never changed or deleted. Where a trial was restored to an earlier iteration, the rows of
 older attempts from there on are superseded: see `current_reports`.
+
+`read_journal` gives rows; `tuning.journal_table` gives columns, for journals of millions of rows.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from model.errors import ExperimentError
-from model.files import atomic_write, finite, flush, storage_errors
+from model.files import flush, reason_of, storage_errors
+from tuning.compaction import (
+    read_compacted,
+    rows_of_table,
+    segments_in_compacted,
+    table_of,
+    write_compacted,
+)
+from tuning.journal_row import FORMAT, Complain, Row, check_format, no_format, refuse
 
-#: Number of the format written here; a newer one is refused.
-FORMAT = 1
+__all__ = ["FORMAT", "Journal", "Row", "check_format", "compact", "current_reports", "read_journal"]
+
 #: Rows after which a new segment is begun.
 SEGMENT_ROWS = 10_000
-_COMPACTED = "compacted.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One event of a search.
-
-    Attributes:
-        kind: ``session`` (a driver began), ``proposed`` (a trial was asked for), ``restarted``
-            (a trial begins another attempt), ``report``, ``failed`` (an attempt raised or its
-            worker died) or ``ended`` (the driver finished its session).
-        seq: Position in the journal, from 0, without gaps.
-        time: Seconds since 1970 (UTC).
-        trial: Number of the trial, from 0 in the order of proposal; None for sessions.
-        attempt: From 1; a trial restarted after a failure or an interruption gets the next one.
-        iteration: Training iterations done at a report.
-        config: The configuration in force: the searched and fixed fields.
-        metrics: What the trainer measured.
-        values: Best so far of each objective, None where there is none yet.
-        decision: ``continue`` or ``stop``, for a report.
-        state: What the trial is after this row: ``running``, ``finished``, ``stopped`` (by the
-            scheduler), ``diverged`` or ``failed``.
-        reason: Why an attempt failed or a session ended, in words.
-        worker: Where the trial runs, ``host:pid``.
-    """
-
-    kind: str
-    seq: int = -1
-    time: float = 0.0
-    trial: int | None = None
-    attempt: int | None = None
-    iteration: int | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    values: list[float | None] = field(default_factory=list)
-    decision: str | None = None
-    state: str | None = None
-    reason: str | None = None
-    worker: str | None = None
-
-    def to_json(self) -> str:
-        """One line of standard JSON; fields that say nothing are left out."""
-        said = {k: v for k, v in asdict(self).items() if v not in (None, {}, [])}
-        return json.dumps(finite(said), separators=(",", ":"), allow_nan=False)
-
-    @classmethod
-    def from_mapping(cls, mapping: dict[str, Any]) -> Row:
-        """The row of a decoded line; fields added by a later version are ignored."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in mapping.items() if k in known})
 
 
 class Journal:
@@ -118,7 +78,7 @@ class Journal:
             self.close()
             number = 1 + max(
                 [int(p.stem) for p in self.directory.glob("*.jsonl")]
-                + [_segments_in_compacted(self.directory)]
+                + [segments_in_compacted(self.directory)]
             )
             self._file = (self.directory / f"{number:06d}.jsonl").open("x", encoding="utf-8")
             self._file.write(json.dumps({"format": FORMAT}) + "\n")
@@ -145,62 +105,112 @@ class Reading:
     torn: list[str]
 
 
-def read_journal(directory: Path) -> Reading:
+def read_journal(directory: Path, complain: Complain = refuse) -> Reading:
     """Reads a journal, of a running search too.
+
+    Args:
+        directory: The journal's directory.
+        complain: Hears of each damaged row and file. By default nothing damaged is read: a search
+            must not go on from half of what it knew. Those who only look may leave it out.
 
     Raises:
         ExperimentError: where there is no journal, or a row is damaged (with file and line), or
             the format is newer.
     """
-    compacted = directory / _COMPACTED
-    if not directory.is_dir():
-        raise ExperimentError(f"{directory}: there is no journal here.")
-    # The segments are listed first: compaction writes its table before it removes them.
-    segments = sorted(directory.glob("*.jsonl"))
-    rows = _read_compacted(compacted) if compacted.exists() else []
+    rows: list[Row] = []
     torn: list[str] = []
     try:
-        for segment in segments:
-            rows.extend(_read_segment(segment, torn))
+        for part in parts_of(directory, torn, complain):
+            if isinstance(part, Segment):
+                rows.extend(part.rows(complain))
+            else:
+                rows.extend(rows_of_table(part))
     except FileNotFoundError:  # compacted just now
-        return read_journal(directory)
-    except OSError as error:
-        raise ExperimentError(f"{directory}: cannot be read: {error.strerror}.") from None
+        return read_journal(directory, complain)
     by_seq = {row.seq: row for row in rows}
     return Reading([by_seq[seq] for seq in sorted(by_seq)], torn)
 
 
-def _read_segment(segment: Path, torn: list[str]) -> list[Row]:
-    lines = segment.read_bytes().split(b"\n")
-    rows = []
-    if lines[-1]:  # the last line has no newline: its row was never promised to anybody
-        torn.append(str(segment))
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            mapping = json.loads(line)
-            if not isinstance(mapping, dict):
-                raise ValueError("not a mapping")
-        except ValueError as error:
-            raise ExperimentError(f"{segment}:{number}: damaged row: {error}") from None
-        if number == 1:
-            check_format(mapping.get("format"), segment)
-        else:
-            rows.append(Row.from_mapping(mapping))
-    return rows
+@dataclass(frozen=True)
+class Segment:
+    """The rows of a segment, not yet decoded.
+
+    Attributes:
+        path: The file.
+        body: Its whole lines after the header, each with its newline.
+    """
+
+    path: Path
+    body: bytes
+
+    def rows(self, complain: Complain) -> Iterator[Row]:
+        """Its rows; damaged ones are complained of, with file and line."""
+        for number, line in enumerate(self.body.split(b"\n")[:-1], start=2):
+            try:
+                row = Row.from_mapping(_mapping(line))
+            except ValueError as error:
+                complain(f"{self.path}:{number}: damaged row: {error}")
+            else:
+                yield row
 
 
-def check_format(number: Any, file: Path) -> None:
-    """Refuses a file of a newer format, or of none.
+def parts_of(directory: Path, torn: list[str], complain: Complain) -> Iterator[Any]:
+    """What a journal is made of, in order: its compacted table, if there is one, and `Segment`s.
 
     Raises:
-        ExperimentError: naming the file and both numbers.
+        ExperimentError: where there is no journal, or its format is newer.
+        FileNotFoundError: where it was compacted meanwhile; read it again.
     """
-    if not isinstance(number, int):
-        raise ExperimentError(f"{file}: has no format number; it is not one of this project.")
-    if number > FORMAT:
-        raise ExperimentError(
-            f"{file}: has format {number}, written by a newer version; this one reads {FORMAT}."
-        )
+    if not directory.is_dir():
+        raise ExperimentError(f"{directory}: there is no journal here.")
+    # The segments are listed first: compaction writes its table before it removes them.
+    segments = sorted(directory.glob("*.jsonl"))
+    table = read_compacted(directory, complain)
+    if table is not None:
+        yield table
+    for segment in segments:
+        try:
+            content = segment.read_bytes()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not segment.is_symlink():
+                raise
+            complain(f"{segment}: cannot be read: {reason_of(error)}.")
+        else:
+            yield Segment(segment, _body(segment, content, torn, complain))
+
+
+def _body(segment: Path, content: bytes, torn: list[str], complain: Complain) -> bytes:
+    """The lines after the header, which is checked, without a torn last one."""
+    end = content.rfind(b"\n") + 1
+    if end < len(content):  # no newline: its row was never promised to anybody
+        torn.append(str(segment))
+    if not end:
+        return b""
+    begin = content.index(b"\n") + 1
+    _check_header(content[: begin - 1], segment, complain)
+    return content[begin:end]
+
+
+def _check_header(line: bytes, segment: Path, complain: Complain) -> None:
+    try:
+        number = _mapping(line).get("format")
+    except ValueError as error:
+        complain(f"{segment}:1: damaged row: {error}")
+        return
+    if isinstance(number, int):
+        check_format(number, segment)
+    else:
+        complain(no_format(segment))
+
+
+def _mapping(line: bytes) -> dict[str, Any]:
+    try:
+        mapping = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(mapping, dict):
+        raise ValueError("not a mapping")
+    return mapping
 
 
 def current_reports(rows: Iterable[Row]) -> list[Row]:
@@ -223,74 +233,17 @@ def current_reports(rows: Iterable[Row]) -> list[Row]:
 def compact(directory: Path) -> None:
     """Writes all rows into one typed Parquet table and then removes the segments.
 
-    Metrics become columns ``metrics.NAME``; configuration and values stay JSON texts, which the
-    file's dictionary encoding keeps small.
+    Raises:
+        ExperimentError: where something is damaged; everything is left as it was.
+        StorageError: where the table cannot be written; likewise.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     segments = sorted(directory.glob("*.jsonl"))
-    rows = read_journal(directory).rows
-    table = pa.table(_columns(rows)).replace_schema_metadata(
-        {"format": str(FORMAT), "segments": str(_last_segment(directory, segments))}
-    )
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    atomic_write(directory / _COMPACTED, buffer.getvalue().to_pybytes())
+    tables = [  # a segment at a time: rows as objects are large
+        table_of(list(part.rows(refuse))) if isinstance(part, Segment) else part
+        for part in parts_of(directory, [], refuse)
+    ]
+    numbers = [int(segment.stem) for segment in segments]
+    tables = tables or [table_of([])]
+    write_compacted(directory, tables, max([*numbers, segments_in_compacted(directory)]))
     for segment in segments:
         segment.unlink()
-
-
-def _last_segment(directory: Path, segments: Sequence[Path]) -> int:
-    return max([int(s.stem) for s in segments] + [_segments_in_compacted(directory)])
-
-
-def _segments_in_compacted(directory: Path) -> int:
-    if not (directory / _COMPACTED).exists():
-        return 0
-    import pyarrow.parquet as pq
-
-    return int(pq.read_schema(directory / _COMPACTED).metadata[b"segments"])
-
-
-_JSON_COLUMNS = ("config", "values")
-
-
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    plain = [f.name for f in fields(Row) if f.name != "metrics"]
-    columns: dict[str, list[Any]] = {
-        name: [
-            json.dumps(finite(getattr(row, name))) if name in _JSON_COLUMNS else getattr(row, name)
-            for row in rows
-        ]
-        for name in plain
-    }
-    for name in sorted({name for row in rows for name in row.metrics}):
-        columns[f"metrics.{name}"] = [finite(row.metrics.get(name)) for row in rows]
-    return columns
-
-
-def _read_compacted(file: Path) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ExperimentError(f"{file}: damaged: {error}") from None
-    check_format(int(table.schema.metadata.get(b"format", b"0")) or None, file)
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    for name in _JSON_COLUMNS:  # few distinct texts, each decoded once
-        decoded = {text: json.loads(text) for text in set(columns[name])}
-        columns[name] = [decoded[text] for text in columns[name]]
-    metric_names = [n for n in columns if n.startswith("metrics.")]
-    rows = []
-    for i in range(table.num_rows):
-        metrics = {
-            n.removeprefix("metrics."): columns[n][i]
-            for n in metric_names
-            if columns[n][i] is not None
-        }
-        known = {f.name: columns[f.name][i] for f in fields(Row) if f.name in columns}
-        rows.append(Row(**known, metrics=metrics))
-    return rows

@@ -93,7 +93,7 @@ class TestResults:
         segment = experiment.journal / "000001.jsonl"
         segment.write_bytes(segment.read_bytes()[:-5])
         assert run("results", experiment.path) == 0
-        assert f"note: skipped the torn last line of {segment}" in capsys.readouterr().out
+        assert f"note: skipped the torn last line of {segment}\n" in capsys.readouterr().err
 
     def test_history(self, finished, capsys):
         assert run("results", finished.path, "--history") == 0

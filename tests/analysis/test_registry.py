@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from analysis import Results, promote
-from analysis.registry import set_alias
+from analysis.promotion.aliases import read_history, roll_back, set_alias
 from model.batching import Batches
 from model.checkpoint import read_checkpoint, write_checkpoint
 from model.errors import (
@@ -99,6 +99,7 @@ class TestPromote:
             "commit": manifest["commit"],
             "versions": manifest["versions"],
             "sweep_file": "small.yaml",
+            "test_seen_by_versions": [],
         }
 
     def test_the_configuration_is_that_of_trial_and_data(self, results, promoted):
@@ -118,7 +119,7 @@ class TestPromote:
         assert bot.reply("do you like red green or blue ?")
 
     def test_a_chosen_trial(self, results, registry):
-        directory = promote(results, "small", trial=2, registry=registry)
+        directory = promote(results, "small", trial=2, registry=registry, alias="candidate")
         assert verify(directory)["lineage"]["trial"] == 2
         assert directory == registry / "small" / "2"
 
@@ -402,3 +403,284 @@ def test_a_prepared_file_as_the_corpus_of_the_sweep(tmp_path, tiny_data):
     bot = load(promote(experiment.path, registry=tmp_path / "registry"))
     assert bot.config.data.min_count == tiny_data.settings["min_count"] == 1
     assert bot.config.data.corpus == "tiny"
+
+
+class TestAgainstProduction:
+    """``production`` is not moved to a worse model of the same data by mistake."""
+
+    def test_a_worse_one_is_refused_and_nothing_is_written(self, results, registry):
+        before = contents(registry)
+        ours, theirs = (
+            evaluate(load_weights(results, trial), Batches(results.experiment.data(), "validation"))
+            for trial in (2, int(results.best()["trial"]))
+        )
+        assert ours.loss > theirs.loss
+        with pytest.raises(ModelDirectoryError) as caught:
+            promote(results, "small", trial=2, registry=registry)
+        assert str(caught.value) == (
+            f"small@production is version 1 with val_loss {theirs.loss:.4f} over all of "
+            f"validation, and this would be worse, {ours.loss:.4f}; promote it beside, "
+            "--alias candidate, or --force it."
+        )
+        assert contents(registry) == before
+
+    def test_it_never_sees_the_test_split(self, results, registry, monkeypatch):
+        splits = []
+
+        def spy(data, split, *rest):
+            splits.append(split)
+            return Batches(data, split, *rest)
+
+        monkeypatch.setattr("analysis.promotion.registry.Batches", spy)
+        with pytest.raises(ModelDirectoryError, match="would be worse"):
+            promote(results, "small", trial=2, registry=registry)
+        assert splits == ["validation"]
+        promote(results, "small", registry=registry)
+        assert splits == ["validation", "validation", "test"]
+
+    def test_force_and_other_aliases(self, results, registry):
+        assert promote(results, "small", trial=2, registry=registry, alias="candidate").name == "2"
+        assert read_aliases(registry / "small") == {"production": 1, "candidate": 2}
+        assert promote(results, "small", trial=2, registry=registry, force=True).name == "3"
+        assert read_aliases(registry / "small")["production"] == 3
+
+    def test_an_equal_or_a_better_one_is_not(self, results, registry):
+        assert promote(results, "small", registry=registry).name == "2"
+        promote(results, "small", trial=2, registry=registry, force=True)
+        assert promote(results, "small", registry=registry).name == "4"
+
+    @pytest.mark.parametrize(("factor", "refused"), [(1 - 1e-6, False), (1 - 1e-4, True)])
+    def test_the_last_digits_which_another_machine_makes_do_not_count(
+        self, results, registry, monkeypatch, factor, refused
+    ):
+        theirs = load("small", registry).metrics["val_loss"] * factor
+        monkeypatch.setattr(
+            "analysis.promotion.registry.read_metrics", lambda path: {"val_loss": theirs}
+        )
+        if refused:
+            with pytest.raises(ModelDirectoryError, match="would be worse"):
+                promote(results, "small", registry=registry)
+        else:
+            assert promote(results, "small", registry=registry).name == "2"
+
+    def test_other_data_cannot_be_compared(self, results, registry, tmp_path):
+        experiment = make_experiment(tmp_path / "runs", other_data(results.experiment.data()))
+        drive(experiment, experiment.data(), {})
+        notes = []
+        trial = 2  # much worse
+        directory = promote(
+            experiment.path, "small", trial=trial, registry=registry, on_note=notes.append
+        )
+        assert notes == [
+            "small@production is version 1, which is of other data: the two cannot be compared"
+        ]
+        assert read_aliases(registry / "small")["production"] == int(directory.name) == 2
+        assert verify(directory)["lineage"]["test_seen_by_versions"] == []
+
+    def test_a_damaged_one_cannot_be_compared(self, results, registry):
+        (registry / "small" / "1" / "metrics.json").write_text("{}")
+        notes = []
+        promote(results, "small", trial=2, registry=registry, on_note=notes.append)
+        assert notes[0].startswith(
+            "small@production is version 1, which is damaged and cannot be compared: "
+        )
+        assert "metrics.json was changed after the model was written" in notes[0]
+        assert load("small", registry).path.name == "2"
+
+    def test_damaged_aliases_stop_it_before_anything_is_written(self, results, registry):
+        (registry / "small" / "aliases.json").write_text("{")
+        for force in (False, True):
+            with pytest.raises(ModelDirectoryError, match=r"aliases.json: is damaged\."):
+                promote(results, "small", registry=registry, force=force)
+        assert versions(registry / "small") == [1]
+
+    def test_another_look_at_the_test_split_is_told_and_kept(self, results, registry):
+        notes = []
+        for _ in range(2):
+            directory = promote(results, "small", registry=registry, on_note=notes.append)
+        assert verify(directory)["lineage"]["test_seen_by_versions"] == [1, 2]
+        assert notes == [
+            "the same test split was evaluated for version 1; "
+            "do not choose between versions by test_loss",
+            "the same test split was evaluated for versions 1, 2; "
+            "do not choose between versions by test_loss",
+        ]
+
+    def test_an_objective_that_is_better_when_larger(self, results, registry, tmp_path, tiny_data):
+        from tests.analysis.conftest import SWEEP
+
+        metric = {"metric": {"name": "val_token_accuracy", "goal": "maximize"}}
+        experiment = make_experiment(tmp_path / "runs", tiny_data, SWEEP | metric)
+        drive(experiment, tiny_data, {})
+        promote(experiment.path, "other", registry=registry)
+        with pytest.raises(ModelDirectoryError, match="with val_token_accuracy 0.* be worse, 0"):
+            promote(experiment.path, "other", trial=2, registry=registry)
+
+
+def load_weights(results, trial):
+    from model.config import Config
+    from model.seq2seq import Seq2Seq
+
+    state = read_checkpoint(best_file(results.experiment.path, trial))
+    model = Seq2Seq(
+        Config.from_mapping(state["config"]).model, len(results.experiment.data().vocabulary)
+    )
+    model.load_state_dict(state["weights"])
+    return model
+
+
+def other_data(data, test=None):
+    """The same data but for the test split, which makes it another data set."""
+    examples = dict(data.examples)
+    examples["test"] = examples["test"][:-1] if test is None else test
+    return type(data).create(
+        vocabulary=data.vocabulary,
+        tokens=data.tokens,
+        utterance_offsets=data.utterance_offsets,
+        examples=examples,
+        settings=data.settings,
+        counts=data.counts,
+    )
+
+
+class TestHistory:
+    @pytest.fixture
+    def home(self, results, registry):
+        """Three versions, ``production`` having stood for each in turn."""
+        for _ in range(2):
+            promote(results, "small", registry=registry)
+        return registry / "small"
+
+    def stands_for(self, home):
+        return read_aliases(home)["production"]
+
+    def test_rolling_back_step_by_step_to_the_first(self, home):
+        assert roll_back(home) == (3, 2)
+        assert self.stands_for(home) == 2
+        assert roll_back(home) == (2, 1)
+        assert self.stands_for(home) == 1
+        with pytest.raises(ModelDirectoryError) as caught:
+            roll_back(home)
+        assert str(caught.value) == (
+            "small@production: stood for no version before 1; there is nothing to go back to."
+        )
+        assert self.stands_for(home) == 1
+
+    def test_after_rolling_back_a_new_version_is_put_on_top(self, home):
+        roll_back(home)
+        roll_back(home)
+        set_alias(home, "production", 3)
+        assert roll_back(home) == (3, 1)
+
+    def test_setting_it_to_what_it_is_changes_nothing(self, home):
+        before = (home / "aliases.json").read_bytes()
+        set_alias(home, "production", 3)
+        assert (home / "aliases.json").read_bytes() == before
+
+    def test_aliases_have_histories_of_their_own(self, home):
+        set_alias(home, "candidate", 1)
+        set_alias(home, "candidate", 3)
+        assert roll_back(home, "candidate") == (3, 1)
+        assert self.stands_for(home) == 3
+
+    def test_who_was_production_and_since_when(self, home):
+        roll_back(home)
+        moves = read_history(home)
+        assert [(m.alias, m.version, m.action) for m in moves] == [
+            ("production", 1, "set"),
+            ("production", 2, "set"),
+            ("production", 3, "set"),
+            ("production", 2, "rolled back"),
+        ]
+        assert all(m.time is not None and m.time.endswith("+00:00") for m in moves)
+
+    def test_a_file_without_history_is_read_and_gets_one(self, home):
+        old = {"format": 1, "aliases": {"production": 2, "candidate": 1}}
+        (home / "aliases.json").write_text(json.dumps(old))
+        assert load("small", home.parent).path.name == "2"
+        with pytest.raises(ModelDirectoryError, match="stood for no version before 2"):
+            roll_back(home)
+        set_alias(home, "production", 3)
+        assert json.loads((home / "aliases.json").read_text())["format"] == 2
+        assert read_aliases(home) == {"production": 3, "candidate": 1}
+        assert roll_back(home) == (3, 2)
+        assert [m.time for m in read_history(home)][:2] == [None, None]
+
+    def test_what_was_written_by_hand_is_believed(self, home):
+        content = json.loads((home / "aliases.json").read_text())
+        content["aliases"]["production"] = 1
+        (home / "aliases.json").write_text(json.dumps(content))
+        assert roll_back(home) == (1, 3)
+
+    def test_never_to_a_damaged_version(self, home):
+        (home / "2" / "config.json").write_text("{}")
+        with pytest.raises(ModelDirectoryError, match="2: config.json was changed after"):
+            roll_back(home)
+        assert self.stands_for(home) == 3
+
+    def test_nor_to_one_that_is_gone(self, home):
+        shutil.rmtree(home / "2")
+        with pytest.raises(ModelDirectoryError) as caught:
+            roll_back(home)
+        assert str(caught.value) == (
+            "small@production: stood for version 2 before, which is gone; choose another: "
+            "python -m analysis models alias small:VERSION production"
+        )
+
+    def test_an_alias_that_is_not_there(self, home):
+        with pytest.raises(
+            ModelDirectoryError, match="no alias 'productoin', did you mean 'production'"
+        ):
+            roll_back(home, "productoin")
+
+    @pytest.mark.parametrize("history", ['"x"', "3", "[3]", '[{"alias": "a"}]'])
+    def test_a_damaged_history_is_refused(self, home, history):
+        text = f'{{"format": 2, "aliases": {{"production": 3}}, "history": {history}}}'
+        (home / "aliases.json").write_text(text)
+        with pytest.raises(ModelDirectoryError, match=r"aliases.json: is damaged\."):
+            roll_back(home)
+
+    def test_a_full_disk_leaves_it_as_it_was(self, home, monkeypatch):
+        before = (home / "aliases.json").read_bytes()
+
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match="aliases.json: cannot be written: no space"):
+            roll_back(home)
+        assert (home / "aliases.json").read_bytes() == before
+
+
+class TestEveryByte:
+    """More than a few positions of each file, each found when the model is loaded."""
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_changed_byte_anywhere_is_detected_on_load(self, version, name):
+        content = (version / name).read_bytes()
+        places = {*range(0, len(content), max(1, len(content) // 400)), len(content) - 1}
+        assert len(places) > 100 or len(places) == len(content)
+        for place in sorted(places):
+            changed = bytearray(content)
+            changed[place] ^= 1 + place % 255
+            (version / name).write_bytes(changed)
+            with pytest.raises(ModelDirectoryError, match=f"{name}.*(was changed after|damaged)"):
+                load(version)
+        (version / name).write_bytes(content)
+        load(version)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_so_are_a_byte_too_few_and_one_too_many(self, version, name):
+        content = (version / name).read_bytes()
+        for changed in (content[:-1], content[1:], content + b"\n", content + b"\x00", b""):
+            (version / name).write_bytes(changed)
+            with pytest.raises(ModelDirectoryError, match=name):
+                load(version)
+
+    def test_files_changed_for_each_other(self, version):
+        config, metrics = (version / "config.json", version / "metrics.json")
+        one, other = config.read_bytes(), metrics.read_bytes()
+        config.write_bytes(other)
+        metrics.write_bytes(one)
+        with pytest.raises(ModelDirectoryError, match=r"config.json was .*; metrics.json was "):
+            load(version)

@@ -21,7 +21,7 @@ from tests.analysis.conftest import (
     proposed,
     reported,
 )
-from tuning.journal import compact
+from tuning.journal import compact, read_journal
 from tuning.trial_files import best_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,11 +234,11 @@ class TestReading:
     def test_a_torn_last_row_is_skipped_and_named(self, experiment):
         segment = experiment.journal / "000001.jsonl"
         lines = segment.read_bytes().splitlines(keepends=True)
-        whole = Results.open(experiment.path)
+        count = len(Results.open(experiment.path).rows)
         segment.write_bytes(b"".join(lines[:-2]) + lines[-2][:40])  # "ended", and half a row
         torn = Results.open(experiment.path)
         assert torn.torn == [str(segment)]
-        assert len(torn.rows) == len(whole.rows) - 2
+        assert len(torn.rows) == count - 2
         assert torn.trials["state"].tolist()[-1] == "interrupted"
 
     def test_every_prefix_of_a_journal_can_be_read(self, experiment):
@@ -251,12 +251,20 @@ class TestReading:
             assert len(results.trials) <= 5
             assert len(results.history) <= len(results.rows)
 
-    def test_a_damaged_row_is_refused_with_its_line(self, experiment):
+    def test_a_damaged_row_is_left_out_and_named(self, experiment):
+        """But a search does not go on from it."""
         segment = experiment.journal / "000001.jsonl"
+        whole = Results.open(experiment.path)
+        count = len(whole.rows)
         lines = segment.read_bytes().splitlines(keepends=True)
         segment.write_bytes(b"".join([*lines[:3], b"{damaged\n", *lines[4:]]))
+        results = Results.open(experiment.path)
+        assert results.problems[0].startswith(f"{segment}:4: damaged row: ")
+        assert len(results.history) == len(whole.history) - 1
+        assert len(results.rows) == count - 1
+        assert len(results.trials) == len(whole.trials)
         with pytest.raises(ExperimentError, match=r"000001.jsonl:4: damaged row"):
-            Results.open(experiment.path)
+            read_journal(experiment.journal)
 
     def test_no_trials_yet(self, by_hand):
         results = Results.open(by_hand([]).path)
@@ -305,5 +313,5 @@ class TestReading:
 
 
 def test_the_package_exports_what_it_says():
-    assert set(analysis.__all__) == {"Results", "promote"}
+    assert set(analysis.__all__) == {"Results", "compare", "confirm", "promote"}
     assert all(hasattr(analysis, name) for name in analysis.__all__)

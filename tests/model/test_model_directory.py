@@ -444,7 +444,14 @@ class TestReferences:
             load(tmp_path)
 
     @pytest.mark.parametrize(
-        "content", ["{", "[]", "{}", '{"format": 1, "aliases": 3}', '{"format": "x", "aliases": 3}']
+        "content",
+        [
+            *("{", "[]", "{}"),
+            '{"format": 1, "aliases": 3}',
+            '{"format": "x", "aliases": 3}',
+            '{"format": "x", "aliases": {}}',
+            '{"format": 1, "aliases": {"production": "../2"}}',
+        ],
     )
     def test_damaged_aliases_are_refused(self, tmp_path, content):
         (tmp_path / "aliases.json").write_text(content)
@@ -452,8 +459,8 @@ class TestReferences:
             read_aliases(tmp_path)
 
     def test_newer_aliases_are_refused(self, tmp_path):
-        (tmp_path / "aliases.json").write_text('{"format": 2, "aliases": {}}')
-        with pytest.raises(ModelDirectoryError, match="has format 2, written by a newer version"):
+        (tmp_path / "aliases.json").write_text('{"format": 3, "aliases": {}}')
+        with pytest.raises(ModelDirectoryError, match="has format 3, written by a newer version"):
             read_aliases(tmp_path)
 
     def test_split_reference(self):

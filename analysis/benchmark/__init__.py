@@ -1,0 +1,1 @@
+"""How long decoding takes: eager against every export."""

@@ -1,0 +1,91 @@
+"""Batches of real sources to decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analysis.export.samples import Samples, pad, real_samples
+from model.errors import DialogueTuneError
+from model.model_directory import DialogueModel
+
+_EMBEDDED = "everyday"
+
+# Shapes: B batch, S source length.
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Sources of one batch, the longest first.
+
+    Attributes:
+        rows: (B, S) token ids, each row ending with EOS and then PAD.
+        columns: (S, B), the same as the published decoder takes them.
+        lengths: (B,) on the CPU, EOS included.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, sources: list[list[int]], device: str = "cpu") -> SourceBatch:
+        """Of word ids, EOS at the end of each."""
+        rows, lengths = pad(sorted(sources, key=len, reverse=True))
+        return cls(rows.to(device), rows.t().contiguous().to(device), lengths)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources in a fixed random order, which begins again where it is used up.
+
+    Attributes:
+        samples: The sources.
+        note: Why they are not of the data that the model was trained on, where they should be.
+    """
+
+    samples: Samples
+    note: str | None = None
+
+    @classmethod
+    def open(cls, model: DialogueModel, corpus: str | None, count: int) -> Sources:
+        """Opens different sources for a model: held-out ones first.
+
+        Args:
+            model: Its vocabulary reads them, unknown words as ``<unk>``.
+            corpus: A prepared data set or another corpus; None for the data that the model was
+                trained on, or, where they are not at hand, the embedded corpus.
+            count: At most how many.
+
+        Raises:
+            CorpusError: where the corpus is missing, malformed, or has nothing to decode.
+            PreparedDataError: where the prepared data set is damaged.
+        """
+        if corpus is not None:
+            return cls(real_samples(model, corpus, count))
+        own = model.config.data.corpus
+        try:
+            samples = real_samples(model, None, count)
+        except DialogueTuneError:  # it was moved, say, or prepared anew with other settings
+            samples = real_samples(model, _EMBEDDED, count)
+        if samples.origin.startswith(own):
+            return cls(samples)
+        return cls(samples, f"{own}, which the model was trained on, is not at hand")
+
+    def batches(self, size: int, count: int, device: str = "cpu") -> list[SourceBatch]:
+        """The first batches.
+
+        Args:
+            size: B.
+            count: How many.
+            device: Where they are put.
+        """
+        sources = self.samples.sources
+        order = torch.randperm(len(sources), generator=torch.Generator().manual_seed(0))
+        order = order.repeat(-(-size * count // len(order)))[: size * count]
+        return [
+            SourceBatch.of([sources[i] for i in rows.tolist()], device)
+            for rows in torch.split(order, size)
+        ]

@@ -1,0 +1,213 @@
+"""The dataframes of an experiment, from its journal in columns: trials and history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from model.config import RULES
+from tuning.coordinator import Objective
+from tuning.journal_table import METRIC, JournalTable
+
+#: Metrics of a trial's best and of its last report that the table of trials shows.
+SHOWN = ("val_loss", "val_perplexity", "val_token_accuracy", "loss")
+#: Metrics that are times, summed over all reports of a trial.
+_SPENT = ("train_seconds", "eval_seconds")
+_EVENTS = ("kind", "time", "trial", "attempt", "iteration", "state", "reason", "worker")
+_HISTORY = ("trial", "attempt", "iteration", "time", "decision", "worker")
+_WHOLE = dict.fromkeys(("trial", "attempt", "iteration"), "Int64")
+
+
+def standing(trial: pd.Series[Any], iteration: pd.Series[Any]) -> pd.Series[bool]:
+    """Which reports stand, as `tuning.journal.current_reports` says, but of all at once.
+
+    A report stands where each later report of its trial is of a later iteration.
+
+    Args:
+        trial: Number of the trial of each report, in the journal's order.
+        iteration: Its iteration; both without missing values, and with one index.
+    """
+    backwards, trials = iteration[::-1], trial[::-1]
+    # For each report, the earliest iteration that it or a later one has; then without itself.
+    earliest = backwards.groupby(trials, sort=False).cummin()
+    later = earliest.groupby(trials, sort=False).shift()
+    return (later.isna() | (backwards < later))[::-1]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Makes the dataframes of an experiment.
+
+    Attributes:
+        journal: What happened.
+        objective: What trials are ranked by.
+    """
+
+    journal: JournalTable
+    objective: Objective
+
+    @cached_property
+    def _events(self) -> pd.DataFrame:
+        """The rows that are of a trial; the index is the row's place in the table."""
+        events = _pandas(self.journal.table, _EVENTS)
+        events = events[events["trial"].notna()]
+        return events.astype({"trial": "int64"})
+
+    @cached_property
+    def _reports(self) -> pd.DataFrame:
+        """Trial and iteration of every report, and whether it stands; index as in `_events`."""
+        events = self._events
+        is_report = (events["kind"] == "report") & events["iteration"].notna()
+        reports = events.loc[is_report, ["trial", "iteration"]].astype({"iteration": "int64"})
+        return reports.assign(stands=standing(reports["trial"], reports["iteration"]))
+
+    def _metrics(self, names: Iterable[str], places: pd.Index[Any]) -> pd.DataFrame:
+        """Some metrics, missing ones as NaN, of the rows at some places."""
+        table = self.journal.table
+        columns = {
+            name: table.column(METRIC + name).to_numpy()[places]
+            if METRIC + name in table.column_names
+            else np.full(len(places), np.nan)
+            for name in names
+        }
+        return pd.DataFrame(columns, index=places, dtype="float64")
+
+    def history(self) -> pd.DataFrame:
+        """One row for each report that stands; see `analysis.results.Results.history`."""
+        reports = self._reports[self._reports["stands"]].sort_values(["trial", "iteration"])
+        table = self.journal.table.take(reports.index.to_numpy())
+        metrics = [name for name in self.journal.metrics if name not in _HISTORY]
+        frame = _pandas(table, _HISTORY)
+        frame["time"] = _moment(frame["time"])
+        measured = {
+            name: column.to_numpy()
+            for name in metrics
+            if (column := table.column(METRIC + name)).null_count < len(column)
+        }
+        figures = pd.DataFrame(measured, index=frame.index, dtype="float64")
+        return pd.concat([frame.astype(_WHOLE), figures], axis=1)
+
+    def trials(self) -> pd.DataFrame:
+        """One row for each trial, without its configuration and files; the index is its number."""
+        events = self._events
+        first = events.drop_duplicates("trial").set_index("trial").sort_index()
+        last = events.drop_duplicates("trial", keep="last").set_index("trial").sort_index()
+        best, ends = self._best(), self._ends()
+        name = self.objective.name
+        columns = {
+            "state": last["state"],
+            name: best[name],
+            "best_iteration": best["iteration"],
+            f"last_{name}": ends[name],
+            "iteration": ends["iteration"].reindex(last.index, fill_value=0),
+            "attempts": last["attempt"],
+            "seconds": self._seconds(),
+            **{shown: best[shown] for shown in SHOWN},
+            **{f"last_{shown}": ends[shown] for shown in SHOWN},
+            **{spent: seconds for spent, seconds in self._spent().items() if spent != name},
+            "started": _moment(first["time"]),
+            "updated": _moment(last["time"]),
+            "worker": self._last_said("worker"),
+            "reason": self._last_said("reason"),
+        }
+        frame = pd.DataFrame({c: values.reindex(last.index) for c, values in columns.items()})
+        return frame.astype(dict.fromkeys(("best_iteration", "iteration", "attempts"), "Int64"))
+
+    @cached_property
+    def _measured(self) -> pd.DataFrame:
+        """The reports that stand, with the metrics that the table of trials shows."""
+        reports = self._reports[self._reports["stands"]]
+        names = dict.fromkeys((self.objective.name, *SHOWN))
+        # A metric `iteration` would say the same as the report.
+        return reports.join(self._metrics([n for n in names if n != "iteration"], reports.index))
+
+    def _best(self) -> pd.DataFrame:
+        """The best report of each trial that has one: the first of the best value."""
+        value = self._measured[self.objective.name]
+        valued = self._measured[np.isfinite(value)]
+        groups = valued.groupby("trial")[self.objective.name]
+        places = groups.idxmin() if self.objective.goal == "minimize" else groups.idxmax()
+        best: pd.DataFrame = valued.loc[places].set_index("trial")
+        return best
+
+    def _ends(self) -> pd.DataFrame:
+        """The last report of each trial that has one."""
+        return self._measured.drop_duplicates("trial", keep="last").set_index("trial")
+
+    def _seconds(self) -> pd.Series[float]:
+        """Time of each trial's attempts, without the time between them."""
+        events = self._events
+        trial = events["trial"]
+        passed = events.groupby("trial")["time"].diff()
+        within = passed.mask(events["kind"].isin(["proposed", "restarted"]))
+        return within.groupby(trial).sum()
+
+    def _spent(self) -> dict[str, pd.Series[float]]:
+        """Sums of what all reports say, superseded ones too: that time was spent."""
+        reports = self._reports
+        metrics = self._metrics(_SPENT, reports.index)
+        return {n: metrics[n].groupby(reports["trial"]).sum(min_count=1) for n in _SPENT}
+
+    def _last_said(self, name: str) -> pd.Series[Any]:
+        """The last text of a column that is not empty, of each trial that has one."""
+        events = self._events
+        said = events[events[name].notna() & (events[name] != "")]
+        return said.drop_duplicates("trial", keep="last").set_index("trial")[name]
+
+
+def _pandas(table: Any, names: Sequence[str]) -> pd.DataFrame:
+    """Columns of an Arrow table, its texts as `str` even where there are none."""
+    import pyarrow as pa
+
+    texts = {pa.string(): pd.StringDtype("pyarrow", na_value=np.nan)}
+    frame: pd.DataFrame = table.select(list(names)).to_pandas(types_mapper=texts.get)
+    return frame
+
+
+def _moment(seconds: pd.Series[float]) -> pd.Series[Any]:
+    """Times in UTC, exact to the millisecond that the journal keeps; seconds since 1970 before."""
+    milliseconds = (seconds * 1000).round().astype("Int64")
+    return pd.to_datetime(milliseconds, unit="ms", utc=True).dt.as_unit("ns")
+
+
+def configuration_frame(
+    trials: Sequence[int],
+    configs: Mapping[int, Mapping[str, Any]],
+    fixed: Mapping[str, Any],
+    searched: Sequence[str],
+) -> pd.DataFrame:
+    """The configuration of trials, one column for each field, searched ones first.
+
+    Args:
+        trials: Their numbers, the index of the frame.
+        configs: Configuration of each trial, where it is known.
+        fixed: Fields that a trial's configuration does not have, with their values.
+        searched: Names of the searched fields.
+    """
+    names = dict.fromkeys([*searched, *fixed])
+    names |= dict.fromkeys(name for config in configs.values() for name in config)
+    empty: dict[str, Any] = {}
+    columns = {}
+    for name in names:
+        default = None if name in searched else fixed.get(name)
+        values = [configs.get(trial, empty).get(name, default) for trial in trials]
+        columns[name] = _typed(name, values, trials)
+    return pd.DataFrame(columns, index=pd.Index(trials, name="trial"))
+
+
+def _typed(name: str, values: list[Any], trials: Sequence[int]) -> pd.Series[Any]:
+    """A column in the type that the field's rule has; as it is where a value does not fit."""
+    series: Any = pd.Series(values, index=pd.Index(trials, name="trial"), dtype="object")
+    if name not in RULES:
+        return cast("pd.Series[Any]", series.infer_objects())
+    whole = "Int64" if series.isna().any() else "int64"
+    kind = {int: whole, float: "float64", str: "str", bool: "boolean"}[RULES[name].kind]
+    try:
+        return cast("pd.Series[Any]", series.astype(kind))
+    except (TypeError, ValueError):
+        return cast("pd.Series[Any]", series.infer_objects())

@@ -1,0 +1,109 @@
+"""A promoted model as a Weights & Biases artifact, online or offline.
+
+The artifact has the model's name, the type ``model``, and the sealed files of the model directory,
+which W&B reads where they lie. Its run belongs to the group of the search's own runs. Our versions
+count from 1 and W&B's from ``v0``, a form that it keeps for itself: ours is the alias
+``version-N``.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from analysis.promotion.versions import ModelVersion
+from tuning.experiment import Experiment
+from tuning.tracking import choose_mode, has_key
+
+#: Seconds to wait for an upload; afterwards we go on without.
+PATIENCE = 300.0
+
+
+def artifact_mode(experiment: Experiment, asked: str | None) -> str:
+    """The mode to log in: as asked, or as the search did.
+
+    A search that was logged online is logged offline where there is no key now.
+
+    Raises:
+        ConfigurationError: where online is asked for and there is no key.
+    """
+    if asked is not None:
+        return choose_mode(asked)
+    mode = str(experiment.manifest["settings"].get("wandb", "disabled"))
+    return "offline" if mode == "online" and not has_key() else mode
+
+
+def log_artifact(
+    version: ModelVersion, alias: str, experiment: Experiment, mode: str, patience: float = PATIENCE
+) -> str | None:
+    """Logs a version as an artifact; never raises, for the promotion has been made.
+
+    Args:
+        version: What was promoted.
+        alias: The alias that was set.
+        experiment: Where it comes from; offline files go into its directory.
+        mode: ``online``, ``offline`` or ``disabled``.
+        patience: Seconds to wait for Weights & Biases.
+
+    Returns:
+        What went wrong, in words; None where nothing did.
+    """
+    if mode == "disabled":
+        return None
+    problems = ["Weights & Biases did not finish in time; the artifact may be partial."]
+
+    def work() -> None:
+        try:
+            _log(version, alias, experiment, mode)
+            problems.clear()
+        except Exception as error:  # whatever it is, the promotion stands
+            problems[:] = [f"Weights & Biases has no artifact of it: {error}"]
+
+    thread = threading.Thread(target=work, name="wandb-artifact", daemon=True)
+    thread.start()
+    thread.join(patience)
+    return problems[0] if problems else None
+
+
+def _log(version: ModelVersion, alias: str, experiment: Experiment, mode: str) -> None:
+    import wandb
+
+    sweep = experiment.sweep()
+    run: Any = wandb.init(
+        project=sweep.project or "dialogue-tune",
+        entity=sweep.entity,
+        group=experiment.name,
+        job_type="promotion",
+        name=f"{experiment.name}-{version.name}-{version.version}",
+        tags=list(sweep.tags),
+        dir=str(experiment.path),
+        mode=mode,  # type: ignore[arg-type]
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+        ),
+    )
+    code = 1
+    try:
+        run.summary.update(version.metrics)
+        run.log_artifact(_artifact(version), aliases=[alias, f"version-{version.version}"])
+        code = 0
+    finally:
+        run.finish(exit_code=code)
+
+
+def _artifact(version: ModelVersion) -> Any:
+    import wandb
+
+    metadata = {"metrics": version.metrics, "lineage": version.lineage}
+    artifact = wandb.Artifact(version.name, type="model", metadata=metadata)
+    for file in sorted(version.path.resolve().iterdir()):
+        if file.is_file():
+            # The files never change: W&B need not copy them before it sends them.
+            artifact.add_file(str(file), name=file.name, policy="immutable", skip_cache=True)
+    return artifact

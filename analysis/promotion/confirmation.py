@@ -1,0 +1,223 @@
+"""Confirming a choice: the best configurations trained again with fresh seeds, and compared.
+
+The best value of a search is the luckiest of many. Training the few best configurations again,
+each with the same few seeds that the search never saw, says what they give on average and how
+sure that is. Everything is judged on the whole validation split; the test split is not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.promotion.fresh_runs import DIRECTORY, FreshRun, configuration_key, figures
+from analysis.promotion.run_processes import train_runs
+from analysis.promotion.verdict import Confirmation, Confirmed, Outcome, compared, mean_interval
+from analysis.results import Results
+from model.batching import Batches
+from model.checkpoint import read_checkpoint
+from model.config import Config, DataConfig
+from model.errors import CheckpointError, ConfigurationError, ExperimentError
+from model.evaluation import evaluate
+from model.files import storage_errors
+from model.prepared_data import PreparedData
+from model.randomness import stream_seed
+from model.seq2seq import Seq2Seq
+from tuning.coordinator import Objective
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the best configurations of a search.
+
+    Attributes:
+        config: The configuration, with the seed of its best trial.
+        trials: Trials that had it, the best first; more where one was drawn twice.
+        seeds: The seeds that they had.
+        state: State of the best of them.
+        searched: The objective at that trial's best report, as the search ranked it.
+        weights: Its best weights, or None where they are gone.
+    """
+
+    config: Config
+    trials: tuple[int, ...]
+    seeds: frozenset[int]
+    state: str
+    searched: float
+    weights: Path | None
+
+
+def confirm(
+    results: Results,
+    *,
+    seeds: int = 3,
+    top: int = 3,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Confirmation:
+    """Trains the best configurations of a search again with fresh seeds, and compares them.
+
+    Each run is a fresh process, so that a script must call this below
+    ``if __name__ == "__main__":``. Finished runs are kept under ``confirmation/`` of the
+    experiment and not made again, whether the call is repeated, was killed, or asks for more.
+
+    Args:
+        results: Of the experiment, which may still be running.
+        seeds: Runs of each configuration, at least 2.
+        top: How many configurations; one that several trials had counts once.
+        workers: Runs at a time; None for one a core, or one alone where a GPU trains.
+        progress: Show a bar on standard error.
+
+    Raises:
+        ConfigurationError: where a number is too small.
+        ExperimentError: where no trial has a result, another command confirms the same
+            experiment, or a run failed.
+    """
+    _check(seeds=(seeds, 2), top=(top, 1), workers=(1 if workers is None else workers, 1))
+    experiment, data = results.experiment, results.experiment.data()
+    chosen = candidates(results, data, top)
+    runs = [_fresh_runs(results, data, candidate, seeds) for candidate in chosen]
+    workers = min(workers or _default_workers(chosen), sum(map(len, runs)))
+    directory = experiment.path / DIRECTORY
+    with storage_errors(directory):
+        directory.mkdir(exist_ok=True)
+    with replace(experiment, path=directory).lock():  # the same lock, of this directory
+        each = [run for of_one in runs for run in of_one]
+        threads = max(1, _cores() // workers)
+        train_runs(each, workers=workers, threads=threads, progress=progress)
+    found = [_confirmed(*pair, data) for pair in zip(chosen, runs, strict=True)]
+    return compared(found, experiment.objective, seeds, experiment.path)
+
+
+def _check(**numbers: tuple[int, int]) -> None:
+    problems = [
+        f"{name}: must be a whole number of at least {low}, but got {value!r}."
+        for name, (value, low) in numbers.items()
+        if type(value) is not int or value < low
+    ]
+    if problems:
+        raise ConfigurationError("confirm", problems)
+
+
+def candidates(results: Results, data: PreparedData, top: int) -> list[Candidate]:
+    """The best configurations, the best first; trials with the same one are one candidate.
+
+    Raises:
+        ExperimentError: where no trial has a value yet.
+    """
+    results.best()  # raises
+    configs = _configurations(results)
+    found: dict[str, Candidate] = {}
+    for row in results.ranked().to_dict("records"):
+        trial = int(row["trial"])
+        if trial not in configs:  # its row of the journal is damaged
+            continue
+        config = Config.from_mapping(configs[trial], f"trial {trial}")
+        config = replace(config, data=DataConfig(**data.settings))
+        key = configuration_key(config, data.fingerprint)
+        if key in found:
+            known = found[key]
+            seeds = known.seeds | {config.training.seed}
+            found[key] = replace(known, trials=(*known.trials, trial), seeds=seeds)
+        elif len(found) < top:
+            weights = Path(row["weights"]) if isinstance(row["weights"], str) else None
+            searched = float(row[results.objective])
+            seeds = frozenset({config.training.seed})
+            state = str(row["state"])
+            found[key] = Candidate(config, (trial,), seeds, state, searched, weights)
+    if not found:
+        raise ExperimentError(f"{results.experiment.path}: no trial's configuration is known.")
+    return list(found.values())
+
+
+def _configurations(results: Results) -> Mapping[int, Mapping[str, Any]]:
+    """The configuration of each trial as it was proposed, where it is known."""
+    if results.journal is not None:
+        return results.journal.configs
+    rows = [row for row in results.rows if row.kind == "proposed"]
+    return {row.trial: row.config for row in rows if row.trial is not None}
+
+
+def fresh_seeds(experiment_seed: int, count: int, taken: Collection[int]) -> list[int]:
+    """The first seeds of an experiment's own stream, 31 bits each, without those taken."""
+    found: list[int] = []
+    number = 0
+    while len(found) < count:
+        seed = stream_seed(experiment_seed, "confirmation", number) >> 32
+        if seed not in taken and seed not in found:
+            found.append(seed)
+        number += 1
+    return found
+
+
+def _fresh_runs(
+    results: Results, data: PreparedData, candidate: Candidate, seeds: int
+) -> list[FreshRun]:
+    """The same seeds for every configuration: they start alike and see the same batches."""
+    fresh = fresh_seeds(results.experiment.manifest["seed"], seeds, candidate.seeds)
+    training = candidate.config.training
+    return [
+        FreshRun(
+            results.experiment.path,
+            replace(candidate.config, training=replace(training, seed=seed)),
+            results.experiment.objective,
+            data.fingerprint,
+        )
+        for seed in fresh
+    ]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_workers(chosen: Sequence[Candidate]) -> int:
+    on_gpu = any(candidate.config.training.device != "cpu" for candidate in chosen)
+    return 1 if on_gpu and torch.cuda.is_available() else _cores()
+
+
+def _confirmed(candidate: Candidate, runs: Sequence[FreshRun], data: PreparedData) -> Confirmed:
+    outcomes = []
+    for run in runs:
+        row = run.result()
+        assert row is not None
+        value = row.get(run.objective.name)
+        seed = run.config.training.seed
+        outcomes.append(Outcome(seed, row["state"], value, run.files.best))
+    values = [outcome.value for outcome in outcomes]
+    known = [value for value in values if value is not None]
+    whole = len(known) == len(values)
+    mean, low, high = mean_interval(known) if whole else (None, None, None)
+    return Confirmed(
+        candidate.trials,
+        candidate.state,
+        candidate.searched,
+        _on_the_whole_split(candidate, data, runs[0].objective),
+        tuple(outcomes),
+        mean,
+        low,
+        high,
+    )
+
+
+def _on_the_whole_split(
+    candidate: Candidate, data: PreparedData, objective: Objective
+) -> float | None:
+    """The search's weights judged as the fresh ones are: its reports used a part of the split."""
+    if candidate.weights is None:
+        return None
+    try:
+        weights = read_checkpoint(candidate.weights)["weights"]
+    except CheckpointError:
+        return None
+    model = Seq2Seq(candidate.config.model, len(data.vocabulary))
+    model.load_state_dict(weights)
+    value: float | None = figures("val", evaluate(model, Batches(data, "validation")))[
+        objective.name
+    ]
+    return value

@@ -1,0 +1,294 @@
+"""What a search found, in sentences: how it stands, the best configuration, how sure that is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.report.themes import STATE_WORDS
+from analysis.report.wording import listing, loss, number, plural
+from analysis.results import Results
+
+#: The runs whose last reports the noise is read from, the reports of each, and the fewest.
+_RUNS, _LAST, _FEWEST = 10, 6, 4
+#: A value this close to an end of its range, as a share of the range, is at the end.
+_EDGE = 0.05
+#: Differences within so many times the noise tell nothing apart.
+_APART = 2.0
+#: From so many trials on, the best value flatters noticeably.
+_MANY = 5
+_ENDED = ("finished", "stopped", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A configuration that was trained again with fresh seeds.
+
+    Attributes:
+        trials: The trials of the search that had it.
+        mean, low, high: Of the objective over the seeds, with a 95 % interval; the interval is
+            None where there is one seed alone.
+        seeds: How many runs have a value.
+        diverged: How many have none.
+    """
+
+    trials: list[int]
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+    diverged: int
+
+
+def state_of(results: Results) -> str:
+    """How the experiment stands: ``running``, ``complete`` or ``interrupted``."""
+    if results.experiment.is_running():
+        return "running"
+    last = results.rows[-1] if results.rows else None
+    complete = last is not None and last.kind == "ended" and last.reason == "complete"
+    return "complete" if complete else "interrupted"
+
+
+def reference(results: Results) -> str:
+    """How a command names the experiment: its name, and where it is if not in ``runs``."""
+    storage = results.experiment.path.parent.name
+    return results.experiment.name + ("" if storage == "runs" else f" --storage {storage}")
+
+
+def standing(results: Results) -> str:
+    """How many trials there are and how they ended, in a sentence or two."""
+    trials = results.trials
+    states = Counter(trials["state"])
+    target = results.experiment.manifest["trials"]
+    ended = sum(states[state] for state in _ENDED)
+    counts = listing([f"{n} {STATE_WORDS.get(state, state)}" for state, n in states.most_common()])
+    of = f" of {target}" if target is not None and target != ended else ""
+    have = "has" if ended == 1 and not of else "have"
+    trials_noun = plural(ended, "trial") if not of else f"{ended}{of} trials"
+    said = f"{trials_noun} {have} ended" + (f": {counts}." if len(trials) else ".")
+    openings = {
+        "running": "It is still running, and what follows may change. ",
+        "interrupted": "It was interrupted, and can be resumed. " if results.rows else "",
+    }
+    return openings.get(state_of(results), "") + said
+
+
+def headline(results: Results) -> str:
+    """The answer in one sentence."""
+    ranked = results.ranked()
+    if ranked.empty:
+        return (
+            "No trial has a result yet."
+            if state_of(results) == "running"
+            else "No trial gave a result."
+        )
+    best = ranked.iloc[0]
+    only = len(ranked) == 1
+    of = "is the only one with a result" if only else f"is the best of {len(ranked)} with a result"
+    return (
+        f"Trial {best['trial']} {of}: {results.objective} {loss(best[results.objective])} "
+        f"at iteration {best['best_iteration']}."
+    )
+
+
+def meaning(results: Results) -> list[str]:
+    """What the best value means beside others that a reader knows."""
+    ranked = results.ranked()
+    if ranked.empty:
+        return []
+    best = ranked.iloc[0]
+    direction = "Lower" if results.ascending else "Higher"
+    said = [f"{direction} is better; it is measured on conversations that no trial trains on."]
+    perplexity = best.get("val_perplexity")
+    if results.objective != "val_perplexity" and not pd.isna(perplexity):
+        said.append(f"Its perplexity there is {number(perplexity)}.")
+    unigram = results.experiment.manifest["data"].get("unigram_val_loss")
+    if results.objective == "val_loss" and unigram:
+        share = 1 - best["val_loss"] / unigram
+        side = "below" if share >= 0 else "above"
+        said.append(
+            f"That is {100 * abs(share):.0f} % {side} a model that knows only how frequent each "
+            f"word is ({loss(unigram)} nats a token)."
+        )
+    return said
+
+
+def noise(results: Results) -> float | None:
+    """How much the objective of the best runs wavers from report to report.
+
+    The median, over the ten best runs, of the standard deviation of the differences between
+    consecutive ones of the last six reports, divided by the square root of 2; a steady trend does
+    not count. None where no run has four reports.
+    """
+    history = results.history
+    found = []
+    for trial in results.ranked()["trial"].head(_RUNS):
+        values = history.loc[history["trial"] == trial, results.objective].to_numpy()[-_LAST:]
+        if len(values) >= _FEWEST and np.isfinite(values).all():
+            found.append(float(np.std(np.diff(values), ddof=1) / math.sqrt(2)))
+    return float(np.median(found)) if found else None
+
+
+def sureness(results: Results, confirmed: list[Confirmed]) -> list[str]:
+    """How sure the choice is, a sentence or two each."""
+    if results.ranked().empty:
+        return []
+    return [
+        *_against_the_second(results),
+        *_the_luckiest(results),
+        *_of_the_seeds(results, confirmed),
+        *_of_its_run(results),
+        *_at_the_edge(results),
+    ]
+
+
+def _against_the_second(results: Results) -> Iterator[str]:
+    ranked = results.ranked()
+    values = ranked[results.objective].to_numpy()
+    if len(ranked) == 1:
+        yield "No other trial has a result to compare it with."
+        return
+    gap, second = abs(values[1] - values[0]), ranked.iloc[1]["trial"]
+    share = f" ({100 * gap / abs(values[0]):.2g} %)" if values[0] else ""
+    yield f"The second best, trial {second}, is {loss(gap)}{share} behind."
+    wavers = noise(results)
+    if wavers is None:
+        yield "There are too few reports to say how noisy these figures are."
+        return
+    near = int((np.abs(values[1:] - values[0]) <= _APART * wavers).sum())
+    within = (
+        "no other trial lies within twice that of the best."
+        if not near
+        else f"{plural(near, 'other trial')} {'lies' if near == 1 else 'lie'} within twice that of "
+        "the best: this search cannot tell them apart."
+    )
+    runs = "the best runs" if len(ranked) < _RUNS else "the ten best runs"
+    yield (
+        f"From report to report, {results.objective} of {runs} wavers by {loss(wavers)} "
+        f"(standard deviation over their last reports, without the trend); {within}"
+    )
+
+
+def _the_luckiest(results: Results) -> Iterator[str]:
+    valued = len(results.ranked())
+    if valued >= _MANY:
+        yield (
+            f"It is the best of {valued} figures with noise in each, so that it flatters: expect "
+            "slightly worse of another run."
+        )
+
+
+def _of_the_seeds(results: Results, confirmed: list[Confirmed]) -> Iterator[str]:
+    if confirmed:
+        yield from _confirmed_words(results, confirmed)
+    else:
+        yield (
+            "Each configuration was trained once, so that differences smaller than those between "
+            "two seeds mean nothing, and those were not measured. "
+            f"`python -m analysis promote {reference(results)} --confirm 3` measures them."
+        )
+
+
+def _confirmed_words(results: Results, confirmed: list[Confirmed]) -> Iterator[str]:
+    first = confirmed[0]
+    best = results.best()["trial"]
+    interval = (
+        f" ({loss(first.low)} to {loss(first.high)}, 95 %)"
+        if (first.low is not None and first.high is not None)
+        else ""
+    )
+    same = "It was confirmed" if best in first.trials else "Confirmation prefers another"
+    yield (
+        f"{same}: trained again with {plural(first.seeds, 'fresh seed')}, the configuration of "
+        f"trial {first.trials[0]} has the best mean {results.objective} on the whole validation "
+        f"split, {loss(first.mean)}{interval}."
+    )
+    if len(confirmed) > 1 and interval:
+        second = confirmed[1]
+        if second.low is not None and second.high is not None:
+            apart = first.high < second.low or second.high < first.low  # type: ignore[operator]
+            yield (
+                f"The runner-up, trial {second.trials[0]}, has {loss(second.mean)} "
+                f"({loss(second.low)} to {loss(second.high)}): "
+                + ("the intervals are apart." if apart else "the intervals overlap.")
+            )
+
+
+def _of_its_run(results: Results) -> Iterator[str]:
+    best = results.ranked().iloc[0]
+    if best["state"] in ("stopped", "running", "interrupted"):
+        words = {"stopped": "was stopped early", "running": "is still running"}
+        said = words.get(best["state"], "was interrupted")
+        yield f"Its run {said} at iteration {best['iteration']}: it may not be at its best."
+        return
+    last, at_best = best[f"last_{results.objective}"], best[results.objective]
+    if best["best_iteration"] == best["iteration"]:
+        yield "It was at its best when it ended: longer training may give more."
+    elif not pd.isna(last) and abs(last - at_best) > _APART * (noise(results) or 0):
+        yield (
+            f"Its best was at iteration {best['best_iteration']} of {best['iteration']}; by the "
+            f"end it had gone to {loss(last)}. The weights kept are those of its best."
+        )
+
+
+def _at_the_edge(results: Results) -> Iterator[str]:
+    """Ranges at whose ends the best value lies: there may be better beyond."""
+    best = results.ranked().iloc[0]
+    ends = []
+    for name, distribution in results.experiment.sweep().space.searched.items():
+        low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
+        if low is None or high is None:
+            continue
+        place = _place(float(best[name]), low, high, log="log" in distribution.name)
+        if not _EDGE < place < 1 - _EDGE:
+            end = low if place < 0.5 else high
+            ends.append(
+                f"{name} {number(float(best[name]))} is at the end of its range ({number(end)})"
+            )
+    if ends:
+        yield f"Its {listing(ends)}: there may be better beyond."
+
+
+def _place(value: float, low: float, high: float, *, log: bool) -> float:
+    if log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low)
+
+
+def confirmations(results: Results) -> list[Confirmed]:
+    """The configurations that were trained again with fresh seeds, the best mean first.
+
+    They are those of finished runs that lie in the experiment's directory; what cannot be read is
+    passed over.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(results.experiment.path.glob("confirmation/*/trials/*/run.json")):
+        try:
+            run = json.loads(file.read_text(encoding="utf-8"))
+            groups.setdefault(file.parents[2].name, []).append({**run, "config": {**run["config"]}})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    found = [_confirmed(results, runs) for runs in groups.values()]
+    known = [each for each in found if each is not None]
+    return sorted(known, key=lambda each: each.mean, reverse=not results.ascending)
+
+
+def _confirmed(results: Results, runs: list[dict[str, Any]]) -> Confirmed | None:
+    from analysis.promotion.verdict import mean_interval
+
+    trials = results.ranked()
+    for name in set(results.searched) - {"seed"}:
+        trials = trials[trials[name].astype(object) == runs[0]["config"].get(name)]
+    values = [run[results.objective] for run in runs if run.get(results.objective) is not None]
+    if trials.empty or not values:
+        return None
+    mean, low, high = mean_interval(values) if len(values) > 1 else (float(values[0]), None, None)
+    missing = len(runs) - len(values)
+    return Confirmed(trials["trial"].tolist(), mean, low, high, len(values), missing)

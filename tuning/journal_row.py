@@ -1,0 +1,127 @@
+"""A row of the journal, the number of the journal's format, and what hears of damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.errors import ExperimentError
+from model.files import finite
+
+#: Number of the format written here; a newer one is refused.
+FORMAT = 1
+
+#: Hears of damage, in words with the place: it raises, or notes it and reading goes on without.
+Complain = Callable[[str], None]
+
+#: Of what type each field of a row is; those that are not needed may be missing or null.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "seq": int,
+    "time": (int, float),
+    "trial": int,
+    "attempt": int,
+    "iteration": int,
+    "config": dict,
+    "metrics": dict,
+    "values": list,
+    "decision": str,
+    "state": str,
+    "reason": str,
+    "worker": str,
+}
+_NEEDED = ("kind", "seq")
+#: Beyond it, tables have no whole numbers.
+_LARGEST = 2**63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One event of a search.
+
+    Attributes:
+        kind: ``session`` (a driver began), ``proposed`` (a trial was asked for), ``restarted``
+            (a trial begins another attempt), ``report``, ``failed`` (an attempt raised or its
+            worker died) or ``ended`` (the driver finished its session).
+        seq: Position in the journal, from 0, without gaps.
+        time: Seconds since 1970 (UTC).
+        trial: Number of the trial, from 0 in the order of proposal; None for sessions.
+        attempt: From 1; a trial restarted after a failure or an interruption gets the next one.
+        iteration: Training iterations done at a report.
+        config: The configuration in force: the searched and fixed fields.
+        metrics: What the trainer measured.
+        values: Best so far of each objective, None where there is none yet.
+        decision: ``continue`` or ``stop``, for a report.
+        state: What the trial is after this row: ``running``, ``finished``, ``stopped`` (by the
+            scheduler), ``diverged`` or ``failed``.
+        reason: Why an attempt failed or a session ended, in words.
+        worker: Where the trial runs, ``host:pid``.
+    """
+
+    kind: str
+    seq: int = -1
+    time: float = 0.0
+    trial: int | None = None
+    attempt: int | None = None
+    iteration: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    values: list[float | None] = field(default_factory=list)
+    decision: str | None = None
+    state: str | None = None
+    reason: str | None = None
+    worker: str | None = None
+
+    def to_json(self) -> str:
+        """One line of standard JSON; fields that say nothing are left out."""
+        said = {k: v for k, v in asdict(self).items() if v not in (None, {}, [])}
+        return json.dumps(finite(said), separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_mapping(cls, mapping: dict[str, Any]) -> Row:
+        """The row of a decoded line; fields added by a later version are ignored.
+
+        Raises:
+            ValueError: where a field is missing or of another type, in words.
+        """
+        for name in _NEEDED:
+            if mapping.get(name) is None:
+                raise ValueError(f"it has no {name!r}.")
+        known = {k: v for k, v in mapping.items() if k in _TYPES and v is not None}
+        for name, value in known.items():
+            if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+                raise ValueError(f"{name} cannot be {value!r}.")
+            if isinstance(value, int) and abs(value) >= _LARGEST:
+                raise ValueError(f"{name} is too large.")
+        return cls(**known)
+
+
+def refuse(problem: str) -> None:
+    """Does not read on where something is damaged.
+
+    Raises:
+        ExperimentError: always.
+    """
+    raise ExperimentError(problem)
+
+
+def check_format(number: Any, file: Path) -> None:
+    """Refuses a file of a newer format, or of none.
+
+    Raises:
+        ExperimentError: naming the file and both numbers.
+    """
+    if not isinstance(number, int):
+        raise ExperimentError(no_format(file))
+    if number > FORMAT:
+        raise ExperimentError(
+            f"{file}: has format {number}, written by a newer version; this one reads {FORMAT}."
+        )
+
+
+def no_format(file: Path) -> str:
+    """What is said of a file whose format is unknown."""
+    return f"{file}: has no format number; it is not one of this project."
