@@ -10,6 +10,8 @@ DialogueTuneError
  |-- CheckpointError         a checkpoint that is damaged, foreign or too new
  |-- ModelDirectoryError     a model directory that is damaged, missing or too new
  |-- ExperimentError         an experiment that is unknown, taken, or unreadable
+ |-- ExportError             a model that cannot be exported, or a file that is no export
+ |    +-- ParityError            an export that says something else than its model
  |-- ResourceError           more resources asked for than the cluster has
  +-- StorageError            a place to write that is full, read-only or away
 
@@ -90,6 +92,14 @@ class ModelDirectoryError(DialogueTuneError):
 
 class ExperimentError(DialogueTuneError):
     """An experiment is unknown, already there, still running elsewhere, or unreadable."""
+
+
+class ExportError(DialogueTuneError):
+    """An export cannot be made or opened."""
+
+
+class ParityError(ExportError):
+    """An export says something else than the model; the message has the figures."""
 
 
 class ResourceError(DialogueTuneError):

@@ -7,12 +7,12 @@ words, scores = search(source, lengths, 10, True)
 """
 
 from analysis.export.build import FORMS, build
-from analysis.export.errors import ExportError, ParityError
 from analysis.export.exporting import KINDS, Exported, export, load_exported
 from analysis.export.layers import PRECISIONS
 from analysis.export.parity import MIN_AGREEMENT, Parity
 from analysis.export.samples import Samples, real_samples
 from analysis.export.text import build_text
+from model.errors import ExportError, ParityError
 
 __all__ = [
     "FORMS",

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from analysis.export.build import build, check_choices, make_package_parts
-from analysis.export.errors import ExportError
 from analysis.export.onnx_graph import OnnxSearch, graph_text, make_graph
 from analysis.export.packages import (
     METADATA,
@@ -30,7 +29,7 @@ from analysis.export.parity import MIN_AGREEMENT, Parity, check_parity, check_te
 from analysis.export.quiet import quiet
 from analysis.export.samples import Samples, awkward_texts, real_samples
 from analysis.export.text import build_text
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, ExportError
 from model.files import atomic_write, storage_errors
 from model.model_directory import DialogueModel
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.export.errors import ExportError
 from analysis.export.greedy import Step, best_words, gru_cell, padding_bias
+from model.errors import ExportError
 from model.model_directory import DialogueModel
 from model.vocabulary import EOS, PAD, SOS
 

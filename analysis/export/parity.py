@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.export.errors import ParityError
 from analysis.export.samples import Samples, pad
 from model.decoding import NEVER_SAID, Stepper
+from model.errors import ParityError
 from model.model_directory import DialogueModel
 from model.seq2seq import Seq2Seq
 from model.text import normalise
