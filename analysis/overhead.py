@@ -71,7 +71,7 @@ class Session:
 def overhead(results: Results) -> list[Session]:
     """Where the time went, session by session."""
     sessions = _by_session(results.rows)
-    running = results.experiment.is_running()
+    running = results.running
     return [_Timeline(rows).session(running=running and rows is sessions[-1]) for rows in sessions]
 
 

@@ -27,6 +27,7 @@ class Results:
         rows: The journal's rows, for those who have them already.
         torn: Files whose torn last line was skipped.
         journal: The journal in columns, instead of rows.
+        running: Whether a driver was at work when it was opened.
 
     Example:
         >>> results = Results.open("runs/demo")           # doctest: +SKIP
@@ -41,8 +42,10 @@ class Results:
         torn: Sequence[str] = (),
         *,
         journal: JournalTable | None = None,
+        running: bool = False,
     ) -> None:
         self.experiment = experiment
+        self.running = running
         self.journal = journal
         self._given = list(rows)
         self.torn = list(torn) if journal is None else journal.torn
@@ -58,9 +61,12 @@ class Results:
                 or of its journal can be read.
         """
         experiment = Experiment.open(reference, storage)
+        # Asked before the journal is read: a driver that ends meanwhile leaves no trial that seems
+        # to have been interrupted.
+        running = experiment.is_running()
         if not experiment.journal.is_dir():
-            return cls(experiment)
-        return cls(experiment, journal=read_journal_table(experiment.journal))
+            return cls(experiment, running=running)
+        return cls(experiment, journal=read_journal_table(experiment.journal), running=running)
 
     @cached_property
     def _table(self) -> JournalTable:
@@ -138,7 +144,7 @@ class Results:
         """
         told = self._frames.trials()
         numbers = told.index.tolist()
-        if not self._running:
+        if not self.running:
             told["state"] = told["state"].replace("running", "interrupted")
         nodes = [w.rsplit(":", 1)[0] if isinstance(w, str) else None for w in told["worker"]]
         place = list(told.columns).index("worker")
@@ -161,10 +167,6 @@ class Results:
         constants = self.experiment.sweep().space.constants
         settings: dict[str, Any] = self.experiment.manifest["data"]["settings"]
         return DEFAULTS | settings | constants
-
-    @cached_property
-    def _running(self) -> bool:
-        return self.experiment.is_running()
 
     def ranked(self) -> pd.DataFrame:
         """The trials that have a value, the best first."""

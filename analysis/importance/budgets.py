@@ -101,7 +101,9 @@ def _up_to(results: Results, budget: int | None) -> pd.DataFrame:
     values = measured.groupby("trial")[objective]
     best = measured.loc[values.idxmin() if results.ascending else values.idxmax()]
     best = best.set_index("trial")
-    last = history.groupby("trial")[["iteration", "loss"]].last().reindex(best.index)
+    # Of the last report itself: `last()` would pass over a missing loss.
+    last = history.groupby("trial")[["trial", "iteration", "loss"]].tail(1)
+    last = last.set_index("trial").reindex(best.index)
     states = results.trials.astype({"trial": "int64"}).set_index("trial")["state"]
     columns = {
         "state": states.reindex(best.index),

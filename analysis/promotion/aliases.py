@@ -85,11 +85,16 @@ def set_alias(home: Path, alias: str, version: int) -> None:
         ModelDirectoryError: where there is no such version.
         StorageError: where it cannot be written.
     """
+    with one_at_a_time(home):
+        set_alias_locked(home, alias, version)
+
+
+def set_alias_locked(home: Path, alias: str, version: int) -> None:
+    """As `set_alias`, for those who are in `one_at_a_time` already."""
     if version not in versions(home):
         raise ModelDirectoryError(f"{home}: has no version {version}.")
-    with one_at_a_time(home):
-        if read_aliases(home).get(alias) != version:
-            _move(home, alias, version, SET)
+    if read_aliases(home).get(alias) != version:
+        _move(home, alias, version, SET)
 
 
 def roll_back(home: Path, alias: str = PRODUCTION) -> tuple[int, int]:

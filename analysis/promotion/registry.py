@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.promotion.aliases import PRODUCTION, set_alias
+from analysis.promotion.aliases import PRODUCTION, set_alias_locked
 from analysis.promotion.fresh_runs import figures
+from analysis.promotion.locks import one_at_a_time
 from analysis.promotion.versions import read_metrics
 from analysis.results import Results
 from model.batching import Batches
@@ -94,16 +95,19 @@ def promote(
         rivals.check(metrics, results.experiment.objective, on_note)
     rivals.tell_of_test(on_note)
     metrics |= figures("test", evaluate(model, Batches(data, "test")))
-    contents = {
-        "weights": checkpoint["weights"],
-        "config": config,
-        "vocabulary": data.vocabulary,
-        "metrics": metrics | _context(results, confirmed),
-        "lineage": _lineage(results, chosen, checkpoint, rivals),
-    }
-    with _made(home):
-        directory = _write_next_version(home, **contents)
-    set_alias(home, alias, int(directory.name))
+    with _made(home), one_at_a_time(home):
+        rivals = _Rivals.read(home, data.fingerprint)  # another promotion may have ended meanwhile
+        if alias == PRODUCTION and not force:
+            rivals.check(metrics, results.experiment.objective, lambda text: None)
+        directory = _write_next_version(
+            home,
+            weights=checkpoint["weights"],
+            config=config,
+            vocabulary=data.vocabulary,
+            metrics=metrics | _context(results, confirmed),
+            lineage=_lineage(results, chosen, checkpoint, rivals),
+        )
+        set_alias_locked(home, alias, int(directory.name))
     return directory
 
 

@@ -62,7 +62,7 @@ EXPECTED = {
 def results(by_hand):
     """Results with exactly these rows, their times included."""
     experiment = by_hand([])
-    return lambda rows: Results(experiment, list(rows), [])
+    return lambda rows: Results(experiment, list(rows), [], running=experiment.is_running())
 
 
 def test_by_hand(results):

@@ -438,6 +438,23 @@ class TestAgainstProduction:
         promote(results, "small", registry=registry)
         assert splits == ["validation", "validation", "test"]
 
+    def test_a_better_one_that_another_process_promotes_meanwhile(
+        self, results, tmp_path, monkeypatch
+    ):
+        registry, original, calls = tmp_path / "registry", evaluate, []
+
+        def meanwhile(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:  # the worse one's test split: nothing was in its way so far
+                promote(results, "small", registry=registry)
+            return original(*arguments)
+
+        monkeypatch.setattr("analysis.promotion.registry.evaluate", meanwhile)
+        with pytest.raises(ModelDirectoryError, match="would be worse"):
+            promote(results, "small", trial=2, registry=registry)
+        assert read_aliases(registry / "small") == {"production": 1}
+        assert [path.name for path in (registry / "small").iterdir() if path.is_dir()] == ["1"]
+
     def test_force_and_other_aliases(self, results, registry):
         assert promote(results, "small", trial=2, registry=registry, alias="candidate").name == "2"
         assert read_aliases(registry / "small") == {"production": 1, "candidate": 2}
