@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a tiny data set that trains in milliseconds."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from model.corpora import Corpus
 from model.dialogue import Dialogue
 from model.preparation import prepare_corpus
 from model.prepared_data import PreparedData
+
+# A shell that runs us in the background ignores Ctrl-C, and so would every process that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

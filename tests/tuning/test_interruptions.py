@@ -67,7 +67,8 @@ def summary(results):
 
 def check_resumed(results):
     """Nothing finished ran again, and each trial's curve is that of an uninterrupted trainer."""
-    for trial, rows in results._by_trial().items():
+    for trial in results.trials["trial"]:
+        rows = [row for row in results.rows if row.trial == trial]
         ends = [row for row in rows if row.state not in ("running", None)]
         assert len(ends) == 1, f"trial {trial} ended {len(ends)} times"
         assert rows[-1] is ends[0]
