@@ -12,6 +12,7 @@ DialogueTuneError
  |-- ExperimentError         an experiment that is unknown, taken, or unreadable
  |-- ExportError             a model that cannot be exported, or a file that is no export
  |    +-- ParityError            an export that says something else than its model
+ |-- BenchmarkError          a benchmark of a model without the device or the attention it needs
  |-- ResourceError           more resources asked for than the cluster has
  +-- StorageError            a place to write that is full, read-only or away
 
@@ -100,6 +101,10 @@ class ExportError(DialogueTuneError):
 
 class ParityError(ExportError):
     """An export says something else than the model; the message has the figures."""
+
+
+class BenchmarkError(DialogueTuneError):
+    """A model cannot be measured: there is no such device, or no published decoder like it."""
 
 
 class ResourceError(DialogueTuneError):

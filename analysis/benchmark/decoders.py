@@ -18,6 +18,7 @@ from torch import Tensor
 from analysis.benchmark.eager import PublishedDecoder, greedy_of_all_rows
 from analysis.benchmark.sources import SourceBatch
 from analysis.export import KINDS, PRECISIONS, Samples, export, load_exported
+from analysis.export.exporting import first_line
 from model.decoding import Stepper, greedy
 from model.graphs import RecordedGreedy
 from model.model_directory import DialogueModel
@@ -183,7 +184,7 @@ def _exported(model: DialogueModel, form: str, precision: str) -> Any:
             precision=precision,
             device=device,
             samples=_small_samples(model),
-            min_agreement=_ANY,
+            min_agreement=None if precision == "fp32" else _ANY,
         )
         return load_exported(file, device)
 
@@ -191,9 +192,3 @@ def _exported(model: DialogueModel, form: str, precision: str) -> Any:
 def _small_samples(model: DialogueModel) -> Samples:
     words = range(len(SPECIALS), len(model.vocabulary))
     return Samples([[word, EOS] for word in words[:8]], "words of the vocabulary")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

@@ -17,16 +17,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from model.attention import ConcatScore, DotScore, GeneralScore
 from model.decoding import NEVER_SAID, Stepper, best_word
-from model.errors import DialogueTuneError
+from model.errors import BenchmarkError
 from model.seq2seq import Seq2Seq, gru_layers
 from model.vocabulary import SOS
 
 # Shapes: B batch, S source length, T steps, H hidden, E embedding, V vocabulary, L decoder layers;
 # sequences first in `PublishedDecoder`, as in the tutorial.
-
-
-class BenchmarkError(DialogueTuneError):
-    """A benchmark cannot be made: an unknown export, no such device, or a model of another kind."""
 
 
 class PublishedDecoder(nn.Module):

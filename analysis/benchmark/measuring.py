@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from analysis.benchmark.agreement import compare, concatenated
-from analysis.benchmark.decoders import EXPORTS, PUBLISHED, Decode, Side, first_line, sides_of
-from analysis.benchmark.eager import BenchmarkError
+from analysis.benchmark.decoders import EXPORTS, PUBLISHED, Decode, Side, sides_of
 from analysis.benchmark.latency import CALLS, Latency, Ratio, Seconds, take_turns
 from analysis.benchmark.machine import environment
 from analysis.benchmark.sources import SourceBatch, Sources
+from analysis.export.exporting import first_line
 from analysis.export.parity import Reference, reference
 from model.decoding import Stepper
+from model.errors import BenchmarkError
 from model.model_directory import DialogueModel, load
 
 #: Batches that take turns: enough for this many sources, but no fewer nor more than these.

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from analysis.export.samples import Samples, pad, real_samples
-from model.errors import DialogueTuneError
 from model.model_directory import DialogueModel
-
-_EMBEDDED = "everyday"
 
 # Shapes: B batch, S source length.
 
@@ -55,24 +52,15 @@ class Sources:
 
         Args:
             model: Its vocabulary reads them, unknown words as ``<unk>``.
-            corpus: A prepared data set or another corpus; None for the data that the model was
-                trained on, or, where they are not at hand, the embedded corpus.
+            corpus: As of `analysis.model_data.find_data`.
             count: At most how many.
 
         Raises:
             CorpusError: where the corpus is missing, malformed, or has nothing to decode.
             PreparedDataError: where the prepared data set is damaged.
         """
-        if corpus is not None:
-            return cls(real_samples(model, corpus, count))
-        own = model.config.data.corpus
-        try:
-            samples = real_samples(model, None, count)
-        except DialogueTuneError:  # it was moved, say, or prepared anew with other settings
-            samples = real_samples(model, _EMBEDDED, count)
-        if samples.origin.startswith(own):
-            return cls(samples)
-        return cls(samples, f"{own}, which the model was trained on, is not at hand")
+        samples = real_samples(model, corpus, count)
+        return cls(samples, samples.note)
 
     def batches(self, size: int, count: int, device: str = "cpu") -> list[SourceBatch]:
         """The first batches.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from analysis.commands.common import Subcommands, add_model
@@ -15,8 +16,9 @@ Writes a model as a file that runs without this project, after comparing what it
 model says on 1,000 real inputs; what does not agree is not written.
 
 kinds (--kind):
-  torchscript   the whole greedy search, word ids in, word ids out; any torch, Python or C++
+  torchscript   the whole greedy search, word ids in, word ids out; Python or C++
   text          text in, text out: normalisation and vocabulary inside; for deploy/cpp
+                both, for the CPU, want a torch or libtorch that was built with oneDNN, as usual
   onnx          the whole greedy search for onnxruntime and others
   torch-export  a zip of torch.export programs: encoders by source length, and one decoder step
 
@@ -75,7 +77,7 @@ def register(commands: Subcommands) -> None:
         "--min-agreement",
         type=_share,
         metavar="SHARE",
-        help="of next words, for bf16 and int8 (0.99); fp32 must agree on all but near ties",
+        help="of next words, for bf16 and int8 alone (0.99); fp32 must agree on all but near ties",
     )
     export.add_argument("--graph", metavar="FILE", help="write the graph as text too; - prints it")
     export.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -111,9 +113,12 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     if arguments.graph:
         _show_graph(arguments.graph, exported.graph())
+    for warning in exported.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.json:
         figures = {"path": str(out), "kind": exported.kind, "bytes": exported.bytes}
         figures |= {"seconds": exported.seconds, "parity": exported.parity.to_mapping()}
+        figures |= {"warnings": list(exported.warnings)}
         print(json.dumps(figures, indent=2))
         return 0
     print(f"compared on {exported.parity.origin}\n")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from analysis.export.build import build, check_choices, make_package_parts
+from analysis.export.layers import NEEDS_ONEDNN, has_onednn
 from analysis.export.onnx_graph import OnnxSearch, graph_text, make_graph
 from analysis.export.packages import (
     METADATA,
@@ -50,6 +51,7 @@ class Exported:
         seconds: To build, compare and write it.
         bytes: Its size.
         graph: Gives the computation as text.
+        warnings: What speaks against trusting the comparison; see `Samples.warnings`.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Exported:
     seconds: float
     bytes: int
     graph: Callable[[], str]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,17 @@ def export(
         device: ``cpu`` or ``cuda``.
         samples: Inputs to compare on; None takes `real_samples`.
         min_agreement: Share of next words that bf16 and int8 must agree on; None takes
-            `MIN_AGREEMENT`. fp32 must agree on all but near ties.
+            `MIN_AGREEMENT`. Not for fp32, which must agree on all but near ties.
         progress: Show progress bars, if standard error is a terminal.
 
     Raises:
         ConfigurationError: for a combination that there is not.
+        ExportError: where this torch cannot compute it.
         ParityError: where it does not agree; nothing is written.
         StorageError: where the file cannot be written.
     """
     started = time.monotonic()
-    _check(kind, form, precision, device)
+    _check(kind, form, precision, device, min_agreement)
     samples = samples or real_samples(model)
     if kind == "torch-export":
         samples = samples.within(max(buckets(longest_source(model))))
@@ -129,10 +133,11 @@ def export(
         seconds=time.monotonic() - started,
         bytes=len(content),
         graph=built.graph,
+        warnings=tuple(samples.warnings()),
     )
 
 
-def _check(kind: str, form: str, precision: str, device: str) -> None:
+def _check(kind: str, form: str, precision: str, device: str, min_agreement: float | None) -> None:
     problems = []
     if kind not in KINDS:
         problems.append(f"kind: must be one of {', '.join(KINDS)}, but got {kind!r}.")
@@ -144,6 +149,11 @@ def _check(kind: str, form: str, precision: str, device: str) -> None:
         problems.append(f"form: {kind} has no {form!r}; leave it out.")
     if kind in ("text", "onnx") and device != "cpu":
         problems.append(f"device: {kind} is for the CPU, but got {device!r}.")
+    if min_agreement is not None and precision == "fp32":
+        problems.append(
+            f"min_agreement: fp32 must agree on all but near ties, but got {min_agreement}; "
+            "leave it out, or take bf16 or int8."
+        )
     if problems:
         raise ConfigurationError("export", problems)
     check_choices(form=form, precision=precision, device=device)
@@ -268,7 +278,16 @@ def load_exported(path: Path | str, device: str = "cpu") -> Any:
     except Exception as error:  # each of the four libraries raises its own
         if isinstance(error, ExportError):
             raise ExportError(f"{path}: {error}") from None
-        raise ExportError(f"{path}: is damaged: {str(error).splitlines()[0]}.") from None
+        if "mkldnn" in str(error) and not has_onednn():
+            raise ExportError(
+                f"{path}: as a TorchScript or text file for the CPU it {NEEDS_ONEDNN}"
+            ) from None
+        raise ExportError(f"{path}: is damaged: {first_line(error)}.") from None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; of one that says nothing, what it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_metadata(content: bytes) -> dict[str, Any]:

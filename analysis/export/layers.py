@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from analysis.export.quiet import quiet
+from model.errors import ExportError
 
 #: What `linear_layer` can compute in.
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -26,13 +27,16 @@ def linear_layer(weight: Tensor, bias: Tensor, precision: str, packed: bool = Tr
         bias: (O,), fp32.
         precision: One of `PRECISIONS`; int8 on the CPU alone.
         packed: On the CPU, lay the weight out beforehand as oneDNN wants it.
+
+    Raises:
+        ExportError: where that is wanted and this torch has no oneDNN.
     """
     weight, bias = weight.detach(), bias.detach()
     if precision == "int8":
         return _int8_layer(weight, bias)
     if precision == "bf16":
         weight, bias = weight.bfloat16(), bias.bfloat16()
-    if packed and weight.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if packed and weight.device.type == "cpu":
         return PackedLinear(weight, bias)
     return PlainLinear(weight, bias)
 
@@ -64,9 +68,33 @@ graph(%inputs : Tensor, %weight : Tensor, %bias : Tensor):
       %inputs, %weight, %bias, %none, %scalars, %algorithm)
   return (%outputs)
 """
-onednn_linear = torch._C._create_function_from_graph(
-    "__torch__.onednn_linear", torch._C.parse_ir(_ONEDNN_LINEAR)
+#: The product as TorchScript calls it by this name; made when it is first needed (`_make_product`).
+onednn_linear: Any = None
+
+NEEDS_ONEDNN = (
+    "needs a torch (in C++, a libtorch) built with oneDNN, as the usual ones are; this one "
+    "was not. Take ONNX, or torch.export."
 )
+
+
+def has_onednn() -> bool:
+    """Whether this torch was built with oneDNN and its product for inference."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _make_product() -> None:
+    """Makes `onednn_linear`.
+
+    Raises:
+        ExportError: where this torch has no oneDNN.
+    """
+    global onednn_linear  # noqa: PLW0603  # TorchScript looks it up among this file's names
+    if not has_onednn():
+        raise ExportError(f"a TorchScript or text file for the CPU {NEEDS_ONEDNN}")
+    if onednn_linear is None:
+        graph = torch._C.parse_ir(_ONEDNN_LINEAR)
+        onednn_linear = torch._C._create_function_from_graph("__torch__.onednn_linear", graph)
 
 
 class PackedLinear(nn.Module):
@@ -81,6 +109,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
+        _make_product()
         self.dtype = weight.dtype
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
         self.bias = bias.clone()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.export.greedy import Step, best_words, gru_cell, padding_bias
+from analysis.export.vetting import vetted
 from model.errors import ExportError
 from model.model_directory import DialogueModel
 from model.vocabulary import EOS, PAD, SOS
@@ -165,11 +166,19 @@ def write_package(
     return archive.getvalue()
 
 
+def _program(content: bytes) -> Any:
+    """A program of a file that need not be ours; see `analysis.export.vetting`."""
+    return torch.export.load(io.BytesIO(vetted(content))).module()
+
+
 class PackagedSearch:
     """A package called as `analysis.export.greedy.GreedySearch` is; the loop is here.
 
     Args:
-        content: The bytes of the archive.
+        content: The bytes of the archive; no code that may be in them is run.
+
+    Raises:
+        ExportError: where it holds what could run code.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -177,7 +186,7 @@ class PackagedSearch:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             for name in file.namelist():
                 if name.endswith(".pt2"):
-                    program = torch.export.load(io.BytesIO(file.read(name))).module()
+                    program = _program(file.read(name))
                     if name == "step.pt2":
                         self.step = program
                     else:

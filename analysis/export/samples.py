@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from model.corpora import read_corpus
-from model.data_source import open_or_prepare
-from model.errors import CorpusError, PreparedDataError
+from analysis.model_data import find_data
 from model.model_directory import DialogueModel
-from model.preparation import prepare_to_evaluate
-from model.prepared_data import SUFFIX, PreparedData
 from model.vocabulary import PAD
 
 #: How many different sources a parity check takes, where there are so many.
@@ -31,11 +26,15 @@ class Samples:
         sources: Word ids of each source, EOS at the end; all different.
         origin: Where they come from, in words.
         wanted: How many were asked for; fewer are what there is.
+        own: Whether they are of the data that the model was trained on.
+        note: Why they are not, where nobody asked for others.
     """
 
     sources: list[list[int]]
     origin: str
     wanted: int = COUNT
+    own: bool = False
+    note: str | None = None
 
     def batches(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         """The sources in order: (B, S) int64 padded with PAD, and lengths (B,)."""
@@ -52,6 +51,17 @@ class Samples:
     def texts(self, model: DialogueModel) -> list[str]:
         """The sources as the normalised text that the model reads."""
         return [model.vocabulary.decode(source) for source in self.sources]
+
+    def warnings(self) -> list[str]:
+        """What speaks against trusting a comparison on them."""
+        found = []
+        if len(self.sources) < COUNT:
+            number = f"{len(self.sources):,} input{'s' if len(self.sources) != 1 else ''}"
+            found.append(f"compared on {number}; a sure verdict takes {COUNT:,}.")
+        if not self.own:
+            why = f" ({self.note})" if self.note else ""
+            found.append(f"the inputs are not the data that the model was trained on{why}.")
+        return found
 
     def described(self) -> str:
         """One phrase: how many, from where, and whether more were wanted."""
@@ -76,18 +86,15 @@ def real_samples(model: DialogueModel, corpus: str | None = None, count: int = C
 
     Args:
         model: Words are read with its vocabulary.
-        corpus: A prepared data set or any other corpus; None for what the model was trained on (in
-            ``data/`` or its experiment, or prepared again), or, where that is not at hand, the
-            embedded corpus.
+        corpus: As of `analysis.model_data.find_data`.
         count: How many.
 
     Raises:
         CorpusError: where the corpus that was named is missing, malformed or empty.
         PreparedDataError: where the prepared data set is damaged.
     """
-    data, origin = _open(model, corpus)
-    if data.vocabulary.words != model.vocabulary.words:
-        data = data.with_vocabulary(model.vocabulary)
+    found = find_data(model, corpus)
+    data = found.data
     distinct: dict[tuple[int, ...], None] = {}
     used = []
     for split in ("validation", "test", "train"):
@@ -97,40 +104,8 @@ def real_samples(model: DialogueModel, corpus: str | None = None, count: int = C
                 distinct.setdefault(tuple(data.utterance(reply - 1).tolist()))
                 if len(distinct) == count:
                     break
-    where = f"{origin} ({', '.join(used)})"
-    return Samples([list(source) for source in distinct], where, count)
-
-
-def _open(model: DialogueModel, corpus: str | None) -> tuple[PreparedData, str]:
-    """The data, and what to call them."""
-    settings = model.config.data
-    if corpus is None:
-        found = _trained_on(model)
-        if found is not None:
-            return found
-        corpus = "everyday"
-    if corpus.endswith(SUFFIX):
-        return open_or_prepare({"corpus": corpus}), corpus
-    read = read_corpus(corpus)
-    return prepare_to_evaluate(read, replace(settings, corpus=corpus), model.vocabulary), corpus
-
-
-def _trained_on(model: DialogueModel) -> tuple[PreparedData, str] | None:
-    """What the model was trained on, where it lies in a usual place or can be prepared again."""
-    lineage = model.manifest.get("lineage", {})
-    places = [Path("data"), Path("runs") / str(lineage.get("experiment"))]
-    for file in (file for place in places for file in sorted(place.glob(f"*{SUFFIX}"))):
-        try:
-            data = PreparedData.open(file)
-        except PreparedDataError:  # not ours, or not whole: then it is not what we look for
-            continue
-        if data.fingerprint == lineage.get("data_fingerprint"):
-            return data, f"{file}, trained on"
-    try:
-        settings = model.config.data
-        return open_or_prepare(asdict(settings)), f"{settings.corpus}, trained on"
-    except CorpusError:
-        return None
+    where = f"{found.origin} ({', '.join(used)})"
+    return Samples([list(source) for source in distinct], where, count, found.own, found.note)
 
 
 def awkward_texts(model: DialogueModel) -> list[str]:

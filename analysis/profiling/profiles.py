@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import model.model_directory
+from analysis.model_data import find_data
 from analysis.profiling.figures import (
     Kernel,
     Operator,
@@ -29,11 +30,9 @@ from analysis.profiling.reading import where_the_time_goes
 from analysis.profiling.recording import Recording, Work, record
 from analysis.profiling.trace import Trace
 from model.batching import Batches
-from model.data_source import open_or_prepare
-from model.errors import DialogueTuneError
 from model.graphs import RecordedTraining
 from model.model_directory import DialogueModel
-from model.prepared_data import SUFFIX, PreparedData
+from model.prepared_data import PreparedData
 from model.training import Trainer, _Interval
 
 INFERENCE, TRAINING = "inference", "training"
@@ -104,8 +103,7 @@ def model_data(bot: DialogueModel, corpus: str | None = None) -> tuple[PreparedD
 
     Args:
         bot: The model.
-        corpus: A prepared data set or a corpus; None takes the data that the model was trained on
-            or, where they are not at hand, the embedded corpus.
+        corpus: As of `analysis.model_data.find_data`.
 
     Returns:
         The data, and notes on them.
@@ -114,22 +112,8 @@ def model_data(bot: DialogueModel, corpus: str | None = None) -> tuple[PreparedD
         CorpusError: where the corpus that was given is missing, malformed or leaves nothing.
         PreparedDataError: where the prepared data set that was given is damaged.
     """
-    settings, notes = asdict(bot.config.data), list[str]()
-    if corpus is not None:
-        given = {"corpus": corpus}
-        data = open_or_prepare(given if corpus.endswith(SUFFIX) else settings | given)
-    else:
-        try:
-            data = open_or_prepare(settings)
-        except DialogueTuneError:
-            notes.append(
-                f"the model's corpus {settings['corpus']!r} is not at hand: profiled on the "
-                "embedded one, whose words the model may not know; name data with --data"
-            )
-            data = open_or_prepare({"corpus": "everyday"})
-    if data.vocabulary.words != bot.vocabulary.words:
-        data = data.with_vocabulary(bot.vocabulary)
-    return data, notes
+    found = find_data(bot, corpus, training=True)
+    return found.data, [found.note] if found.note else []
 
 
 def profile_inference(

@@ -342,7 +342,20 @@ class TestSources:
     def test_the_embedded_corpus_where_the_models_own_is_gone(self, directory):
         found = Sources.open(load(directory), None, 30)
         assert found.samples.origin.startswith("everyday")
-        assert found.note == "tiny, which the model was trained on, is not at hand"
+        assert not found.samples.own
+        assert found.note.startswith("tiny, which the model was trained on, is not at hand;")
+
+    def test_no_note_where_its_own_data_are_found_by_their_fingerprint(
+        self, directory, tiny_data, tmp_path, monkeypatch
+    ):
+        """In a file whose name does not begin as the corpus is called."""
+        (tmp_path / "data").mkdir()
+        tiny_data.save(tmp_path / "data" / "other.safetensors")
+        monkeypatch.chdir(tmp_path)
+        found = Sources.open(load(directory), None, 30)
+        assert found.samples.origin.startswith("data/other.safetensors, trained on (")
+        assert found.samples.own
+        assert found.note is None
 
 
 SMALL = ("--iterations", 5, "--warm-up", 1, "--batch-sizes", "2,4", "--compared", 8, "--threads", 1)

@@ -277,6 +277,13 @@ class TestTheModule:
             build(models(), device="cuda")
 
 
+@pytest.fixture(scope="module")
+def wide(tiny_data, tmp_path_factory):
+    """Of 16 units the headers of int8 layers outweigh what they save."""
+    values = ARCHITECTURES["narrow"] | {"hidden_size": 96, "iterations": 20, "report_every": 20}
+    return make_model(tmp_path_factory.mktemp("wide") / "wide", tiny_data, values)
+
+
 @pytest.mark.parametrize("form", ["script", "trace"])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 class TestRounding:
@@ -286,19 +293,14 @@ class TestRounding:
         assert parity.next_word_agreement > 0.95
         assert 1e-6 < parity.largest_score_difference < 0.5  # it does round
 
-    def test_is_smaller(self, models, tmp_path, samples, form, precision):
+    def test_is_smaller(self, wide, tmp_path, samples, form, precision):
         sizes = [
             export(
-                models(),
-                tmp_path / f"{kind}.pt",
-                form=form,
-                precision=kind,
-                samples=samples,
-                min_agreement=0.5,
+                wide, tmp_path / f"{kind}.pt", form=form, precision=kind, samples=samples, **agreed
             ).bytes
-            for kind in ("fp32", precision)
+            for kind, agreed in (("fp32", {}), (precision, {"min_agreement": 0.5}))
         ]
-        assert sizes[1] < sizes[0] or precision == "int8"  # its layers' headers outweigh 16 units
+        assert sizes[1] < 0.9 * sizes[0]
 
 
 class TestExport:
@@ -369,6 +371,10 @@ class TestExport:
             (
                 {"kind": "torch-export", "precision": "int8"},
                 "torch-export is fp32 or bf16, but got 'int8'",
+            ),
+            (
+                {"min_agreement": 0.5},
+                "min_agreement: fp32 must agree on all but near ties, but got 0.5; leave it out",
             ),
         ],
     )
@@ -526,6 +532,18 @@ class TestSamples:
         tiny_data.save(tmp_path / "data" / "b.safetensors")
         found = real_samples(models(), count=3)
         assert found.origin == "data/b.safetensors, trained on (validation)"
+        assert found.own
+        assert found.note is None
+
+    def test_few_inputs_and_other_data_are_warned_of(self):
+        own = Samples([[4, EOS]], "data, trained on", 1, own=True)
+        assert own.warnings() == ["compared on 1 input; a sure verdict takes 1,000."]
+        assert Samples([[4, EOS]] * 1000, "data, trained on", own=True).warnings() == []
+        foreign = Samples([[4, EOS]] * 1000, "others", note="mine are not at hand")
+        (warning,) = foreign.warnings()
+        assert warning == (
+            "the inputs are not the data that the model was trained on (mine are not at hand)."
+        )
 
     def test_short_ones_alone(self):
         samples = Samples([[4, EOS], [4, 5, EOS]], "nowhere", 2)
@@ -552,6 +570,15 @@ class TestReading:
         path = tmp_path / "file"
         path.write_bytes(content[: -len(content) // 3])
         with pytest.raises(ExportError, match="is not an export|is damaged"):
+            load_exported(path)
+
+    def test_an_error_that_says_nothing(self, written, monkeypatch):
+        def fail(*arguments):
+            raise RuntimeError
+
+        path = written("torchscript").path
+        monkeypatch.setattr(exporting, "_load_torchscript", fail)
+        with pytest.raises(ExportError, match=r"is damaged: RuntimeError\."):
             load_exported(path)
 
     def test_a_file_that_is_not_there(self, tmp_path):
@@ -599,6 +626,18 @@ class TestCommandLine:
         assert main(command) == 0
         assert "greedy_search (" in capsys.readouterr().out
 
+    def test_few_inputs_of_other_data_are_written_with_a_warning(
+        self, models, tmp_path, capsys, tiny_data
+    ):
+        command = ["export", str(models().path), "--out", str(tmp_path / "x"), "--inputs", "9"]
+        assert main(command) == 0
+        found = capsys.readouterr().err
+        assert "warning: compared on 9 inputs; a sure verdict takes 1,000.\n" in found
+        assert "warning: the inputs are not the data that the model was trained on (tiny," in found
+        tiny_data.save(tmp_path / "tiny.safetensors")
+        assert main([*command, "--data", str(tmp_path / "tiny.safetensors")]) == 0
+        assert "not the data" not in capsys.readouterr().err
+
     @pytest.mark.parametrize("value", ["0", "1.5", "much"])
     def test_a_share_that_is_none(self, value, capsys):
         with pytest.raises(SystemExit):
@@ -615,7 +654,9 @@ class TestCommandLine:
         made = []
         for name in ("a", "b"):
             command = [sys.executable, "-m", "analysis", "export", str(models().path), *choice]
-            command += ["--data", str(tmp_path / "tiny.safetensors"), "--min-agreement", "0.5"]
+            command += ["--data", str(tmp_path / "tiny.safetensors")]
+            if "int8" in choice:
+                command += ["--min-agreement", "0.5"]
             subprocess.run([*command, "--out", str(tmp_path / name)], cwd=ROOT, check=True)
             made.append((tmp_path / name).read_bytes())
         assert made[0] == made[1]
