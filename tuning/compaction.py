@@ -142,7 +142,7 @@ def rows_of_table(table: Any) -> list[Row]:
     """The rows of a compacted table, as they were before."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     for name in columns.keys() & set(_JSON_COLUMNS):  # few distinct texts, each decoded once
-        decoded = {text: json.loads(text) for text in set(columns[name])}
+        decoded = {text: json.loads(text or "{}") for text in set(columns[name])}
         columns[name] = [decoded[text] for text in columns[name]]
     metric_names = [n for n in columns if n.startswith("metrics.")]
     rows = []

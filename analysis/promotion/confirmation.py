@@ -17,7 +17,7 @@ import torch
 
 from analysis.promotion.fresh_runs import DIRECTORY, FreshRun, configuration_key, figures
 from analysis.promotion.run_processes import train_runs
-from analysis.promotion.verdict import Confirmation, Confirmed, Outcome, compared, mean_interval
+from analysis.promotion.verdict import Confirmation, Confirmed, SoFar, compared, so_far
 from analysis.results import Results
 from model.batching import Batches
 from model.checkpoint import read_checkpoint
@@ -81,7 +81,7 @@ def confirm(
     _check(seeds=(seeds, 2), top=(top, 1), workers=(1 if workers is None else workers, 1))
     experiment, data = results.experiment, results.experiment.data()
     chosen = candidates(results, data, top)
-    runs = [_fresh_runs(results, data, candidate, seeds) for candidate in chosen]
+    runs = [_fresh_runs(results, candidate, seeds) for candidate in chosen]
     workers = min(workers or _default_workers(chosen), sum(map(len, runs)))
     directory = experiment.path / DIRECTORY
     with storage_errors(directory):
@@ -90,7 +90,14 @@ def confirm(
         each = [run for of_one in runs for run in of_one]
         threads = max(1, _cores() // workers)
         train_runs(each, workers=workers, threads=threads, progress=progress)
-    found = [_confirmed(*pair, data) for pair in zip(chosen, runs, strict=True)]
+    found = [
+        replace(
+            _confirmed(candidate, of_one),
+            searched_whole=_on_the_whole_split(candidate, data, experiment.objective),
+        )
+        for candidate, of_one in zip(chosen, runs, strict=True)
+    ]
+    assert all(len(each.outcomes) == seeds for each in found)
     return compared(found, experiment.objective, seeds, experiment.path)
 
 
@@ -104,12 +111,60 @@ def _check(**numbers: tuple[int, int]) -> None:
         raise ConfigurationError("confirm", problems)
 
 
+def _confirmed(candidate: Candidate, runs: Sequence[FreshRun]) -> Confirmed:
+    """What those runs that have finished say of a configuration."""
+    found = [outcome for run in runs if (outcome := run.outcome()) is not None]
+    return Confirmed.of(candidate.trials, candidate.state, candidate.searched, found)
+
+
+def confirmed_so_far(results: Results) -> SoFar:
+    """What confirmations of an experiment have left, judged as `confirm` does; trains nothing.
+
+    Neither the data nor weights are read. What is damaged is left out, and said.
+
+    Raises:
+        ExperimentError: where no trial's configuration is known.
+        ConfigurationError: where a trial's configuration is not valid.
+    """
+    if results.ranked().empty or not (results.experiment.path / DIRECTORY).is_dir():
+        return SoFar()
+    found, problems = [], list[str]()
+    about = results.experiment.manifest["data"]
+    for candidate in _candidates(results, about["settings"], about["fingerprint"]):
+        readable = []
+        for run in _begun_runs(results, candidate):
+            try:
+                run.outcome()
+                readable.append(run)
+            except ExperimentError as error:
+                problems.append(str(error))
+        if readable:
+            found.append(_confirmed(candidate, readable))
+    return so_far(found, results.experiment.objective, problems)
+
+
+def _begun_runs(results: Results, candidate: Candidate) -> list[FreshRun]:
+    """The fresh runs of a configuration that have a directory, by their seeds."""
+    some = _run(results, candidate, candidate.config.training.seed)
+    home = some.files.directory.parent
+    names = [path.name for path in home.iterdir()] if home.is_dir() else []
+    seeds = sorted(int(name) for name in names if name.isdecimal())
+    return [_run(results, candidate, seed) for seed in seeds]
+
+
 def candidates(results: Results, data: PreparedData, top: int) -> list[Candidate]:
     """The best configurations, the best first; trials with the same one are one candidate.
 
     Raises:
         ExperimentError: where no trial has a value yet.
     """
+    return _candidates(results, data.settings, data.fingerprint, top)
+
+
+def _candidates(
+    results: Results, settings: Mapping[str, Any], fingerprint: str, top: int | None = None
+) -> list[Candidate]:
+    """The same from what is known of the data; all of them where `top` is None."""
     results.best()  # raises
     configs = _configurations(results)
     found: dict[str, Candidate] = {}
@@ -118,13 +173,13 @@ def candidates(results: Results, data: PreparedData, top: int) -> list[Candidate
         if trial not in configs:  # its row of the journal is damaged
             continue
         config = Config.from_mapping(configs[trial], f"trial {trial}")
-        config = replace(config, data=DataConfig(**data.settings))
-        key = configuration_key(config, data.fingerprint)
+        config = replace(config, data=DataConfig(**settings))
+        key = configuration_key(config, fingerprint)
         if key in found:
             known = found[key]
             seeds = known.seeds | {config.training.seed}
             found[key] = replace(known, trials=(*known.trials, trial), seeds=seeds)
-        elif len(found) < top:
+        elif top is None or len(found) < top:
             weights = Path(row["weights"]) if isinstance(row["weights"], str) else None
             searched = float(row[results.objective])
             seeds = frozenset({config.training.seed})
@@ -155,21 +210,20 @@ def fresh_seeds(experiment_seed: int, count: int, taken: Collection[int]) -> lis
     return found
 
 
-def _fresh_runs(
-    results: Results, data: PreparedData, candidate: Candidate, seeds: int
-) -> list[FreshRun]:
+def _fresh_runs(results: Results, candidate: Candidate, seeds: int) -> list[FreshRun]:
     """The same seeds for every configuration: they start alike and see the same batches."""
     fresh = fresh_seeds(results.experiment.manifest["seed"], seeds, candidate.seeds)
-    training = candidate.config.training
-    return [
-        FreshRun(
-            results.experiment.path,
-            replace(candidate.config, training=replace(training, seed=seed)),
-            results.experiment.objective,
-            data.fingerprint,
-        )
-        for seed in fresh
-    ]
+    return [_run(results, candidate, seed) for seed in fresh]
+
+
+def _run(results: Results, candidate: Candidate, seed: int) -> FreshRun:
+    experiment, config = results.experiment, candidate.config
+    return FreshRun(
+        experiment.path,
+        replace(config, training=replace(config.training, seed=seed)),
+        experiment.objective,
+        experiment.manifest["data"]["fingerprint"],
+    )
 
 
 def _cores() -> int:
@@ -179,30 +233,6 @@ def _cores() -> int:
 def _default_workers(chosen: Sequence[Candidate]) -> int:
     on_gpu = any(candidate.config.training.device != "cpu" for candidate in chosen)
     return 1 if on_gpu and torch.cuda.is_available() else _cores()
-
-
-def _confirmed(candidate: Candidate, runs: Sequence[FreshRun], data: PreparedData) -> Confirmed:
-    outcomes = []
-    for run in runs:
-        row = run.result()
-        assert row is not None
-        value = row.get(run.objective.name)
-        seed = run.config.training.seed
-        outcomes.append(Outcome(seed, row["state"], value, run.files.best))
-    values = [outcome.value for outcome in outcomes]
-    known = [value for value in values if value is not None]
-    whole = len(known) == len(values)
-    mean, low, high = mean_interval(known) if whole else (None, None, None)
-    return Confirmed(
-        candidate.trials,
-        candidate.state,
-        candidate.searched,
-        _on_the_whole_split(candidate, data, runs[0].objective),
-        tuple(outcomes),
-        mean,
-        low,
-        high,
-    )
 
 
 def _on_the_whole_split(

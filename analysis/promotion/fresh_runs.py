@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.promotion.locks import one_at_a_time
+from analysis.promotion.verdict import Outcome
 from model.checkpoint import read_checkpoint
 from model.config import DATA_FIELDS, Config
 from model.errors import CheckpointError, ExperimentError
@@ -78,6 +80,8 @@ class FreshRun:
         try:
             row = json.loads(file.read_text(encoding="utf-8"))
             number = int(row["format"])
+            if number <= FORMAT:
+                _check(row, self.objective.name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -87,6 +91,27 @@ class FreshRun:
         if number > FORMAT:
             raise ExperimentError(f"{file}: has format {number}, written by a newer version.")
         return dict(row)
+
+    def outcome(self) -> Outcome | None:
+        """The same as far as it is compared; None where the run has not finished.
+
+        Raises:
+            ExperimentError: where the file is damaged or of a newer format.
+        """
+        row = self.result()
+        if row is None:
+            return None
+        value = row.get(self.objective.name)
+        return Outcome(self.config.training.seed, row["state"], value, self.files.best)
+
+
+def _check(row: dict[str, Any], objective: str) -> None:
+    """Raises `ValueError`, `KeyError` or `TypeError` where a row lacks what is read of it."""
+    value = row.get(objective)
+    if row["state"] not in ("finished", "diverged"):
+        raise ValueError(row["state"])
+    if value is not None and (isinstance(value, bool) or not math.isfinite(value)):
+        raise ValueError(value)
 
 
 def figures(prefix: str, evaluation: Evaluation) -> dict[str, Any]:

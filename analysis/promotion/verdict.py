@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tuning.experiment import git_commit, versions
 
 #: Probability that the interval covers the mean over all seeds, were values normally distributed.
 CONFIDENCE = 0.95
+#: One run has no interval.
+FEWEST_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Confirmed:
         searched_whole: The objective of the search's own weights on the whole validation split;
             None where they are gone.
         outcomes: Of every fresh run.
-        mean, low, high: Mean of the runs, and ends of its interval; None where a run has no value.
+        mean, low, high: Mean of the runs, and ends of its interval; None where a run has no value
+            or there are fewer than two.
     """
 
     trials: tuple[int, ...]
@@ -56,11 +60,52 @@ class Confirmed:
     low: float | None
     high: float | None
 
+    @classmethod
+    def of(
+        cls,
+        trials: tuple[int, ...],
+        state: str,
+        searched: float,
+        outcomes: Sequence[Outcome],
+        searched_whole: float | None = None,
+    ) -> Confirmed:
+        """With the mean and the interval of the outcomes, by the one rule that there is."""
+        known = [outcome.value for outcome in outcomes if outcome.value is not None]
+        whole = len(known) == len(outcomes) >= FEWEST_SEEDS
+        interval = mean_interval(known) if whole else (None, None, None)
+        return cls(trials, state, searched, searched_whole, tuple(outcomes), *interval)
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """The seeds of its runs."""
+        return frozenset(outcome.seed for outcome in self.outcomes)
+
+    def on(self, seeds: Collection[int]) -> Confirmed:
+        """The same, judged by the runs with some of its seeds alone."""
+        outcomes = [outcome for outcome in self.outcomes if outcome.seed in seeds]
+        return Confirmed.of(self.trials, self.state, self.searched, outcomes, self.searched_whole)
+
     def overlaps(self, other: Confirmed) -> bool:
         """Whether the two intervals have a point in common."""
         assert self.low is not None and self.high is not None
         assert other.low is not None and other.high is not None
         return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """What confirmations of an experiment have left, finished or cut off.
+
+    Attributes:
+        configurations: Those that have the same seeds, at least two, and are compared; the best
+            mean first, at last those that have none.
+        unfinished: Those that lack some of these seeds, in the search's order.
+        problems: What could not be read, in words.
+    """
+
+    configurations: tuple[Confirmed, ...] = ()
+    unfinished: tuple[Confirmed, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +213,42 @@ def _best(outcomes: Sequence[Outcome], objective: Objective) -> Outcome:
     return best
 
 
+def by_mean(found: Sequence[Confirmed], objective: Objective) -> tuple[Confirmed, ...]:
+    """The best mean first, equal ones as they were; at last those without a mean."""
+    sign = 1 if objective.goal == "minimize" else -1
+    return tuple(
+        sorted(found, key=lambda each: math.inf if each.mean is None else sign * each.mean)
+    )
+
+
+def so_far(found: Sequence[Confirmed], objective: Objective, problems: Sequence[str] = ()) -> SoFar:
+    """Compares configurations on the most seeds that at least two of them have.
+
+    Where no two have two seeds in common, the one with the most stands alone.
+
+    Args:
+        found: With the outcomes of the runs that have ended, in the search's order.
+        objective: What they are compared by.
+        problems: What could not be read.
+    """
+    seeds = _common_seeds([each.seeds for each in found])
+    whole = [each.on(seeds) for each in found if seeds and seeds <= each.seeds]
+    unfinished = [each for each in found if not (seeds and seeds <= each.seeds)]
+    return SoFar(by_mean(whole, objective), tuple(unfinished), tuple(problems))
+
+
+def _common_seeds(each: Sequence[frozenset[int]]) -> frozenset[int]:
+    shared = [one & other for one, other in combinations(each, 2)]
+    enough = [seeds for seeds in shared if len(seeds) >= FEWEST_SEEDS]
+    enough = enough or [seeds for seeds in each if len(seeds) >= FEWEST_SEEDS]
+    # Of equally many seeds those that most configurations have; then any, but always the same.
+    return max(
+        enough,
+        key=lambda seeds: (len(seeds), sum(seeds <= other for other in each), sorted(seeds)),
+        default=frozenset(),
+    )
+
+
 def compared(
     found: Sequence[Confirmed], objective: Objective, seeds: int, experiment: Path
 ) -> Confirmation:
@@ -182,11 +263,10 @@ def compared(
     Raises:
         ExperimentError: where none has a mean.
     """
-    sign = 1 if objective.goal == "minimize" else -1
-    ranked = sorted(found, key=lambda each: math.inf if each.mean is None else sign * each.mean)
+    ranked = by_mean(found, objective)
     if ranked[0].mean is None:
         raise ExperimentError(
             f"{experiment}: of each of the best configurations a fresh run diverged before its "
             "first report; none can be confirmed. Try more with --top."
         )
-    return Confirmation(objective, tuple(ranked), seeds)
+    return Confirmation(objective, ranked, seeds)

@@ -58,7 +58,8 @@ class View:
         cut: Where worse values are drawn, so that the others can be told apart.
         objective: The metric.
         ascending: Whether smaller is better.
-        left_out: How many trials with a value are not in it.
+        left_out: How many trials with a value are not in it, since they would be too many.
+        lost: How many are not since their configuration is lost.
     """
 
     trials: list[optuna.trial.FrozenTrial]
@@ -69,12 +70,15 @@ class View:
     objective: str
     ascending: bool
     left_out: int
+    lost: int = 0
 
     @property
     def note(self) -> str:
         """What the view leaves out or changes, in words; empty where nothing."""
         said = [left_out_note(len(self.numbers), self.left_out)] if self.left_out else []
         worse = sum(value != clip(value, self.cut, self.ascending) for value in self.values)
+        if self.lost:
+            said.append(f"{plural(self.lost, 'trial')} with a lost configuration left out.")
         if worse:
             side = "above" if self.ascending else "below"
             drawn = "is drawn there" if worse == 1 else "are drawn there"
@@ -111,7 +115,7 @@ class View:
 
 
 def view(results: Results, states: Sequence[str] | None = None) -> View | None:
-    """The trials with a value, for drawing; None where there are none.
+    """The trials with a value and a known configuration, for drawing; None without any.
 
     Args:
         results: The experiment's results.
@@ -127,7 +131,13 @@ def view(results: Results, states: Sequence[str] | None = None) -> View | None:
         ranked = ranked[ranked["state"].isin(states)]
     if ranked.empty:
         return None
-    known = {t.user_attrs["trial"]: t for t in to_study(results).get_trials(deepcopy=False)}
+    valued = len(ranked)
+    study = to_study(results).get_trials(deepcopy=False)
+    names = {name for trial in study for name in trial.params}
+    known = {t.user_attrs["trial"]: t for t in study if t.params.keys() == names}
+    ranked = ranked[ranked["trial"].isin(known)]
+    if ranked.empty:
+        return None
     chosen = sorted(sample(ranked["trial"].tolist()))
     table = ranked.set_index("trial").loc[chosen]
     values = [float(value) for value in table[results.objective]]
@@ -142,7 +152,17 @@ def view(results: Results, states: Sequence[str] | None = None) -> View | None:
     ]
     states = table["state"].tolist()
     left_out = len(ranked) - len(chosen)
-    return View(trials, chosen, states, values, cut, results.objective, results.ascending, left_out)
+    return View(
+        trials,
+        chosen,
+        states,
+        values,
+        cut,
+        results.objective,
+        results.ascending,
+        left_out,
+        lost=valued - len(ranked),
+    )
 
 
 def sample(ranked: Sequence[int], most: int = MOST_TRIALS) -> list[int]:

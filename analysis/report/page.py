@@ -17,13 +17,14 @@ import pandas as pd
 
 from analysis.importance.estimates import Importance, importances
 from analysis.overhead import PARTS, overhead, total
+from analysis.promotion.verdict import SoFar
 from analysis.report import importance_figures, parameter_figures, run_figures, summary, tables
 from analysis.report.figures import Figure, view
 from analysis.report.themes import STATE_WORDS, themes
 from analysis.report.timeline import timeline
 from analysis.report.wording import duration, loss, number, without_directories
 from analysis.results import Results
-from model.errors import ExperimentError
+from model.errors import DialogueTuneError, ExperimentError
 from model.files import atomic_write
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Contents:
 
     def _summary(self) -> None:
         results = self.results
-        confirmed = summary.confirmations(results)
+        confirmed = self._confirmed()
         best = None if results.ranked().empty else results.best()
         self.contents |= {
             "name": results.experiment.name,
@@ -158,9 +159,20 @@ class _Contents:
             "standing": summary.standing(results),
             "meaning": summary.meaning(results),
             "sureness": summary.sureness(results, confirmed),
-            "confirmed": confirmed,
+            "confirmed": tables.confirmed_rows(confirmed),
             "best": None if best is None else tables.configuration_of(results, best),
         }
+
+    def _confirmed(self) -> SoFar:
+        from analysis.promotion.confirmation import confirmed_so_far
+
+        try:
+            found = confirmed_so_far(self.results)
+        except DialogueTuneError as error:
+            self.problems.append(f"No fresh runs: {error}")
+            return SoFar()
+        self.problems += found.problems
+        return found
 
     def _importance(self) -> None:
         try:
@@ -256,7 +268,7 @@ class _Contents:
         self.contents |= {
             "command": tables.command_of(manifest["command"]),
             "environment": tables.environment_of(manifest),
-            "space": sweep.space.describe(),
+            "space": tables.space_of(sweep),
             "method": sweep.method,
-            "sweep": json.dumps(manifest["sweep"], indent=2, ensure_ascii=False),
+            "sweep": json.dumps(tables.shortened(manifest["sweep"]), indent=2, ensure_ascii=False),
         }

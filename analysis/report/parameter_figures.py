@@ -28,7 +28,9 @@ def parallel_coordinates(view: View | None) -> Figure:
     """Every trial as a line through its parameters; ranges can be brushed on each axis."""
     title = "Parallel coordinates"
     if view is None or not view.parameters():
-        return Figure("parallel", title, "There are no trials with a value to draw.", None)
+        return Figure(
+            "parallel", title, "No trial has a value and a configuration that varies.", None
+        )
     names = sorted([*view.trials[0].params, _TRIAL_AXIS])
     spec = spec_of(_with_trial_axis(view))
     lines = spec["data"][: len(view.numbers)]  # after them comes a colour bar: ranks have none

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from analysis.promotion.verdict import Confirmed, SoFar
 from analysis.report.themes import STATE_WORDS
 from analysis.report.wording import listing, loss, number, plural
 from analysis.results import Results
@@ -25,26 +23,6 @@ _APART = 2.0
 #: From so many trials on, the best value flatters noticeably.
 _MANY = 5
 _ENDED = ("finished", "stopped", "diverged", "failed")
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A configuration that was trained again with fresh seeds.
-
-    Attributes:
-        trials: The trials of the search that had it.
-        mean, low, high: Of the objective over the seeds, with a 95 % interval; the interval is
-            None where there is one seed alone.
-        seeds: How many runs have a value.
-        diverged: How many have none.
-    """
-
-    trials: list[int]
-    mean: float
-    low: float | None
-    high: float | None
-    seeds: int
-    diverged: int
 
 
 def state_of(results: Results) -> str:
@@ -136,7 +114,7 @@ def noise(results: Results) -> float | None:
     return float(np.median(found)) if found else None
 
 
-def sureness(results: Results, confirmed: list[Confirmed]) -> list[str]:
+def sureness(results: Results, confirmed: SoFar) -> list[str]:
     """How sure the choice is, a sentence or two each."""
     if results.ranked().empty:
         return []
@@ -185,40 +163,57 @@ def _the_luckiest(results: Results) -> Iterator[str]:
         )
 
 
-def _of_the_seeds(results: Results, confirmed: list[Confirmed]) -> Iterator[str]:
-    if confirmed:
-        yield from _confirmed_words(results, confirmed)
-    else:
+def _of_the_seeds(results: Results, confirmed: SoFar) -> Iterator[str]:
+    again = f"`python -m analysis promote {reference(results)} --confirm 3`"
+    if confirmed.configurations:
+        yield from _confirmed_words(results, confirmed.configurations)
+    elif not confirmed.unfinished:
         yield (
             "Each configuration was trained once, so that differences smaller than those between "
-            "two seeds mean nothing, and those were not measured. "
-            f"`python -m analysis promote {reference(results)} --confirm 3` measures them."
+            f"two seeds mean nothing, and those were not measured. {again} measures them."
         )
+    if confirmed.unfinished:
+        which = [str(each.trials[0]) for each in confirmed.unfinished]
+        trials = f"trial{'s' if len(which) > 1 else ''} {listing(which)}"
+        yield f"Fresh runs of {trials} are not finished and not compared; {again} makes them."
 
 
-def _confirmed_words(results: Results, confirmed: list[Confirmed]) -> Iterator[str]:
-    first = confirmed[0]
+def _confirmed_words(results: Results, configurations: Sequence[Confirmed]) -> Iterator[str]:
+    first = configurations[0]
+    seeds = plural(len(first.outcomes), "fresh seed")
+    if first.mean is None:
+        yield (
+            f"It is not confirmed: trained again with {seeds}, each configuration diverged before "
+            "its first report at least once."
+        )
+        return
+    interval = _interval(first, ", 95 %")
+    means = f"mean {results.objective} on the whole validation split"
+    if len(configurations) == 1:
+        yield (
+            f"Trained again with {seeds}, the configuration of trial {first.trials[0]} has a "
+            f"{means} of {interval}; no other has as many runs to compare it with."
+        )
+        return
     best = results.best()["trial"]
-    interval = (
-        f" ({loss(first.low)} to {loss(first.high)}, 95 %)"
-        if (first.low is not None and first.high is not None)
-        else ""
-    )
     same = "It was confirmed" if best in first.trials else "Confirmation prefers another"
     yield (
-        f"{same}: trained again with {plural(first.seeds, 'fresh seed')}, the configuration of "
-        f"trial {first.trials[0]} has the best mean {results.objective} on the whole validation "
-        f"split, {loss(first.mean)}{interval}."
+        f"{same}: trained again with {seeds}, the configuration of trial {first.trials[0]} has "
+        f"the best {means}, {interval}."
     )
-    if len(confirmed) > 1 and interval:
-        second = confirmed[1]
-        if second.low is not None and second.high is not None:
-            apart = first.high < second.low or second.high < first.low  # type: ignore[operator]
-            yield (
-                f"The runner-up, trial {second.trials[0]}, has {loss(second.mean)} "
-                f"({loss(second.low)} to {loss(second.high)}): "
-                + ("the intervals are apart." if apart else "the intervals overlap.")
-            )
+    second = configurations[1]
+    if second.mean is None:
+        yield "Of every other configuration a fresh run diverged before its first report."
+        return
+    yield (
+        f"The runner-up, trial {second.trials[0]}, has {_interval(second)}: "
+        + ("the intervals overlap." if first.overlaps(second) else "the intervals are apart.")
+    )
+
+
+def _interval(each: Confirmed, which: str = "") -> str:
+    assert each.mean is not None and each.low is not None and each.high is not None
+    return f"{loss(each.mean)} ({loss(each.low)} to {loss(each.high)}{which})"
 
 
 def _of_its_run(results: Results) -> Iterator[str]:
@@ -244,7 +239,7 @@ def _at_the_edge(results: Results) -> Iterator[str]:
     ends = []
     for name, distribution in results.experiment.sweep().space.searched.items():
         low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
-        if low is None or high is None:
+        if low is None or high is None or pd.isna(best[name]):  # its configuration may be lost
             continue
         place = _place(float(best[name]), low, high, log="log" in distribution.name)
         if not _EDGE < place < 1 - _EDGE:
@@ -260,35 +255,3 @@ def _place(value: float, low: float, high: float, *, log: bool) -> float:
     if log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
-
-
-def confirmations(results: Results) -> list[Confirmed]:
-    """The configurations that were trained again with fresh seeds, the best mean first.
-
-    They are those of finished runs that lie in the experiment's directory; what cannot be read is
-    passed over.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(results.experiment.path.glob("confirmation/*/trials/*/run.json")):
-        try:
-            run = json.loads(file.read_text(encoding="utf-8"))
-            groups.setdefault(file.parents[2].name, []).append({**run, "config": {**run["config"]}})
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    found = [_confirmed(results, runs) for runs in groups.values()]
-    known = [each for each in found if each is not None]
-    return sorted(known, key=lambda each: each.mean, reverse=not results.ascending)
-
-
-def _confirmed(results: Results, runs: list[dict[str, Any]]) -> Confirmed | None:
-    from analysis.promotion.verdict import mean_interval
-
-    trials = results.ranked()
-    for name in set(results.searched) - {"seed"}:
-        trials = trials[trials[name].astype(object) == runs[0]["config"].get(name)]
-    values = [run[results.objective] for run in runs if run.get(results.objective) is not None]
-    if trials.empty or not values:
-        return None
-    mean, low, high = mean_interval(values) if len(values) > 1 else (float(values[0]), None, None)
-    missing = len(runs) - len(values)
-    return Confirmed(trials["trial"].tolist(), mean, low, high, len(values), missing)

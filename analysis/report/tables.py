@@ -5,23 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis.importance.estimates import Importance
 from analysis.overhead import PARTS, Session
+from analysis.promotion.verdict import SoFar
 from analysis.report.importance_figures import TITLES
 from analysis.report.themes import STATE_WORDS
 from analysis.report.wording import duration, listing, loss, number, plural, without_directories
 from analysis.results import Results
 
+if TYPE_CHECKING:
+    from tuning.sweep_file import Sweep
+
 
 def problems_of(results: Results) -> list[str]:
     """What is damaged or missing, in words."""
-    told = list(getattr(results, "problems", []))
-    return told or [f"Skipped the torn last line of {file}." for file in results.torn]
+    return list(results.problems)
 
 
 def date_of(results: Results) -> str:
@@ -43,6 +46,21 @@ def configuration_of(results: Results, best: pd.Series[Any]) -> dict[str, Any]:
         "seconds": best["seconds"],
         "weights": isinstance(best["weights"], str),
     }
+
+
+def confirmed_rows(confirmed: SoFar) -> list[tuple[str, ...]]:
+    """Configurations with fresh runs: trials, mean, interval, runs, how many have no value."""
+    rows: list[tuple[str, ...]] = []
+    for each in [*confirmed.configurations, *confirmed.unfinished]:
+        mean, interval = "none", "-"
+        if each in confirmed.unfinished:
+            mean = "unfinished"
+        elif each.mean is not None and each.low is not None and each.high is not None:
+            mean, interval = loss(each.mean), f"{loss(each.low)} to {loss(each.high)}"
+        diverged = sum(outcome.value is None for outcome in each.outcomes)
+        trials = ", ".join(map(str, each.trials))
+        rows.append((trials, mean, interval, str(len(each.outcomes)), str(diverged)))
+    return rows
 
 
 def importance_table(importance: Importance) -> dict[str, Any]:
@@ -116,10 +134,29 @@ def cells(row: Mapping[Any, Any], objective: str) -> list[dict[str, Any]]:
 
 def command_of(arguments: list[str]) -> str:
     """The command line; of absolute paths only the last part, since they are another machine's."""
-    shortened = [
-        Path(part).name if part.startswith("/") else without_directories(part) for part in arguments
-    ]
-    return shlex.join(shortened)
+    return shlex.join(
+        "".join(shortened(piece) for piece in part.partition("=")) for part in arguments
+    )
+
+
+def space_of(sweep: Sweep) -> list[str]:
+    """One line for each field: its name and what it can be, absolute paths cut."""
+    lines = []
+    for line in sweep.space.describe():
+        what = line.split(maxsplit=1)[-1]
+        lines.append(line.removesuffix(what) + shortened(what))
+    return lines
+
+
+def shortened(value: Any) -> Any:
+    """A value as JSON has it, with absolute paths cut to their last part, spaces or not."""
+    if isinstance(value, Mapping):
+        return {name: shortened(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [shortened(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return PurePosixPath(value).name if value.startswith("/") else without_directories(value)
 
 
 def _settings(settings: dict[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The report: its words by hand, every kind of experiment, and what must never be in the file."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -8,16 +9,20 @@ import pytest
 
 from analysis import Results
 from analysis.__main__ import main
+from analysis.promotion.fresh_runs import configuration_key
+from analysis.promotion.verdict import SoFar
 from analysis.report.figures import clip, cut_of, sample, view
 from analysis.report.page import render, write_report
 from analysis.report.parameter_figures import contours, parallel_coordinates, slices
 from analysis.report.run_figures import all_curves, best_curves, incumbent
-from analysis.report.summary import confirmations, headline, noise, standing, state_of, sureness
+from analysis.report.summary import headline, noise, standing, state_of, sureness
 from analysis.report.timeline import attempts, timeline
 from analysis.report.wording import duration, listing, loss, number, plural, without_directories
 from model.cli import run_main
+from model.config import Config, DataConfig
 from tests.analysis.conftest import proposed, reported
-from tests.analysis.synthetic import search
+from tests.analysis.synthetic import SWEEP, search
+from tuning.journal import compact
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,7 @@ def test_the_noise_is_what_wavers_around_a_trend(by_hand):
 
 def test_a_gap_within_the_noise_is_called_a_tie(by_hand):
     results = hand(by_hand, [[5.0, 4.0, 5.0, 4.0], [5.0, 4.5, 5.0, 4.5], [99.0, 98.0, 99.0, 98.0]])
-    said = " ".join(sureness(results, []))
+    said = " ".join(sureness(results, SoFar()))
     assert "The second best, trial 1, is 0.5000 (12 %) behind." in said
     assert "wavers by 0.8165" in said
     assert "1 other trial lies within twice that of the best: this search cannot tell" in said
@@ -148,7 +153,7 @@ def test_a_gap_within_the_noise_is_called_a_tie(by_hand):
 
 def test_a_clear_gap_is_called_one(by_hand):
     results = hand(by_hand, [[5.0, 4.0, 3.0, 2.0], [9.0, 8.0, 7.0, 6.0]])
-    said = " ".join(sureness(results, []))
+    said = " ".join(sureness(results, SoFar()))
     assert "no other trial lies within twice that of the best." in said
     assert "It was at its best when it ended: longer training may give more." in said
     assert "flatters" not in said  # of two there is little to choose
@@ -158,7 +163,7 @@ def test_a_best_that_lies_at_the_end_of_its_range_or_of_its_run(by_hand):
     rows = [proposed(0, clip=8.9)]
     rows += [reported(0, 10 * i, val_loss=v) for i, v in enumerate([3.0, 2.0, 2.5, 2.4], start=1)]
     rows.append(reported(0, 50, "finished", val_loss=4.0))
-    said = " ".join(sureness(Results.open(by_hand(rows).path), []))
+    said = " ".join(sureness(Results.open(by_hand(rows).path), SoFar()))
     assert "clip 8.9 is at the end of its range (9): there may be better beyond." in said
     assert "Its best was at iteration 20 of 50; by the end it had gone to 4.0000." in said
     assert "No other trial has a result to compare it with." in said
@@ -174,7 +179,7 @@ def test_the_headline_counts_what_has_a_result(by_hand):
         "It was interrupted, and can be resumed. 1 of 9 trials have ended: 1 stopped early and 1 "
         "interrupted."
     )
-    assert "Its run was stopped early at iteration 10" in " ".join(sureness(results, []))
+    assert "Its run was stopped early at iteration 10" in " ".join(sureness(results, SoFar()))
 
 
 def test_a_higher_objective_is_better_where_the_sweep_says_so(tmp_path, tiny_data):
@@ -303,8 +308,6 @@ def test_the_timeline_has_every_attempt_on_its_worker(finished):
 
 
 def test_an_attempt_that_another_driver_took_up_was_interrupted(by_hand):
-    import dataclasses
-
     restarted = dataclasses.replace(proposed(0), kind="restarted", attempt=2)
     rows = [proposed(0), reported(0, 10, val_loss=3.0), restarted]
     rows.append(reported(0, 20, "finished", attempt=2, val_loss=2.0))
@@ -376,6 +379,24 @@ def test_no_path_of_the_machine_is_in_it(page, searched, tmp_path_factory):
     assert str(searched.experiment.path.parent) not in page
 
 
+def test_directories_of_the_corpus_are_not_in_it(tmp_path, tiny_data):
+    corpus = "/home/ada/all my data/pairs.tsv"
+    sweep = SWEEP | {"parameters": SWEEP["parameters"] | {"corpus": {"value": corpus}}}
+    experiment = search(tmp_path, tiny_data, trials=4, sweep=sweep)
+    manifest = json.loads((experiment.path / "experiment.json").read_text())
+    manifest["command"] += ["--set", f"corpus={corpus}", "--storage", "/home/ada/all my/runs"]
+    manifest["sweep"]["description"] = "see /home/ada/notes.md"
+    (experiment.path / "experiment.json").write_text(json.dumps(manifest))
+    page = render(Results.open(experiment.path), bootstraps=0)
+    assert "/home/ada" not in page
+    assert "all my" not in page
+    said = Text(page).text()
+    assert "--set corpus=pairs.tsv --storage runs" in said
+    assert re.search(r"corpus +pairs\.tsv", said)
+    assert '"corpus": { "value": "pairs.tsv" }' in said
+    assert '"description": "see notes.md"' in said
+
+
 def test_text_from_outside_cannot_become_markup(tmp_path, tiny_data):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & /home/ada/x.py"
     experiment = search(tmp_path, tiny_data, trials=4, states="failed", reason=evil)
@@ -389,6 +410,7 @@ def test_text_from_outside_cannot_become_markup(tmp_path, tiny_data):
     assert not [a for _, a in tags if "onerror" in a]
     assert sum(tag == "script" for tag, _ in tags) == page.count("<script") == 4
     assert "<i>2</i>" not in page
+    assert "/home/ada" not in page
     assert "alert(1)&lt;/script&gt;" in page
     assert "x.py" in page
 
@@ -482,27 +504,125 @@ def test_a_configuration_outside_the_space_takes_the_figures_of_parameters_alone
     assert "val_loss 2.0000" in said
 
 
-def test_fresh_runs_are_shown_where_there_are_any(by_hand):
-    results = hand(by_hand, [[3.0, 2.0], [4.0, 3.5]])
-    for seed, value in ((1, 2.1), (2, 2.3), (3, None)):
-        run = {"format": 1, "config": {"clip": 1.0, "seed": seed}, "val_loss": value}
-        file = results.experiment.path / f"confirmation/abc/trials/{seed}/run.json"
+def fresh(results, trial, values):
+    """Writes runs of a trial's configuration with fresh seeds; without a value one diverged."""
+    about = results.experiment.manifest["data"]
+    config = Config.from_mapping({"clip": 1.0 + trial, "corpus": "tiny"})
+    config = dataclasses.replace(config, data=DataConfig(**about["settings"]))
+    key = configuration_key(config, about["fingerprint"])
+    for seed, value in values.items():
+        run = {"format": 1, "state": "diverged" if value is None else "finished"}
+        file = results.experiment.path / f"confirmation/{key}/trials/{seed:04d}/run.json"
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(run))
-    (found,) = confirmations(results)
-    assert (found.trials, found.mean, found.seeds, found.diverged) == (
-        [0],
-        pytest.approx(2.2),
-        2,
-        1,
-    )
-    # 2.2 -+ t(1, 0.975) s / sqrt(2) = 12.706 * 0.1
-    assert (found.low, found.high) == pytest.approx((2.2 - 1.2706, 2.2 + 1.2706), abs=1e-3)
+        file.write_text(json.dumps(run | ({} if value is None else {"val_loss": value})))
+    return file
+
+
+def test_fresh_runs_are_compared_where_there_are_any(by_hand):
+    results = hand(by_hand, [[3.0, 2.0], [4.0, 3.5]])
+    fresh(results, 0, {1: 2.1, 2: 2.3})
+    fresh(results, 1, {1: 4.0, 2: 4.0})
     said = seen(results)
-    assert "It was confirmed: trained again with 2 fresh seeds" in said
-    assert "Trained again with fresh seeds" in said
+    # 2.2 -+ t(1, 0.975) s / sqrt(2) = 12.706 * 0.1
+    assert (
+        "It was confirmed: trained again with 2 fresh seeds, the configuration of trial 0 has the "
+        "best mean val_loss on the whole validation split, 2.2000 (0.9294 to 3.4706, 95 %)."
+    ) in said
+    assert "The runner-up, trial 1, has 4.0000 (4.0000 to 4.0000): the intervals are apart." in said
+    assert "0 2.2000 0.9294 to 3.4706 2 0 1 4.0000 4.0000 to 4.0000 2 0" in said
+
+
+def test_a_run_without_a_value_takes_its_configuration_to_the_end(by_hand):
+    """As `promote --confirm` has it: there is no mean of the others."""
+    results = hand(by_hand, [[3.0, 2.0], [4.0, 3.5]])
+    fresh(results, 0, {1: 1.0, 2: 1.1, 3: None})
+    fresh(results, 1, {1: 4.0, 2: 4.1, 3: 4.2})
+    said = seen(results)
+    assert "Confirmation prefers another: trained again with 3 fresh seeds, the" in said
+    assert "the configuration of trial 1 has the best mean" in said
+    assert "Of every other configuration a fresh run diverged before its first report." in said
+    assert re.search(r"1 4\.1000 [\d.]+ to [\d.]+ 3 0 0 none - 3 1 ", said)
+
+
+def test_where_each_diverged_none_is_confirmed(by_hand):
+    results = hand(by_hand, [[3.0, 2.0]])
+    fresh(results, 0, {1: None, 2: 2.0})
+    assert (
+        "It is not confirmed: trained again with 2 fresh seeds, each configuration diverged before "
+        "its first report at least once."
+    ) in seen(results)
+
+
+def test_a_confirmation_that_was_cut_off(by_hand):
+    results = hand(by_hand, [[3.0, 2.0], [4.0, 3.5], [5.0, 4.5]])
+    fresh(results, 0, {1: 2.1, 2: 2.3, 3: 9.0})
+    fresh(results, 1, {1: 1.0, 2: 1.2, 3: 1.3})
+    file = fresh(results, 2, {1: 0.5})
+    said = seen(results)
+    assert "Confirmation prefers another: trained again with 3 fresh seeds" in said
+    assert "the configuration of trial 1 has the best mean" in said
+    unfinished = "Fresh runs of trial 2 are not finished and not compared; `python"
+    assert unfinished.replace("`", "") in said
+    assert "2 unfinished - 1 0" in said
     file.write_text("{")
-    assert [each.seeds for each in confirmations(results)] == [2]
+    said = seen(results)
+    assert "run.json: is damaged; remove 0001, and the run is made again." in said
+    assert "unfinished" not in said
+
+
+def test_one_confirmed_configuration_has_nothing_beside_it(by_hand):
+    results = hand(by_hand, [[3.0, 2.0], [4.0, 3.5]])
+    fresh(results, 0, {1: 2.1, 2: 2.3})
+    assert "; no other has as many runs to compare it with." in seen(results)
+
+
+# Trials whose configuration is lost
+
+
+def without_configurations(experiment, lost):
+    """Compacts the journal, and damages the configurations of some of its trials."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    compact(experiment.journal)
+    file = experiment.journal / "compacted.parquet"
+    table = pq.read_table(file)
+    trials, configs = table.column("trial").to_pylist(), table.column("config")
+    left = [
+        "{}" if trial in lost else config
+        for trial, config in zip(trials, configs.to_pylist(), strict=True)
+    ]
+    place = table.column_names.index("config")
+    pq.write_table(table.set_column(place, "config", pa.array(left, configs.type)), file)
+    return Results.open(experiment.path)
+
+
+def test_lost_configurations_are_left_out_of_the_plots(tmp_path, tiny_data):
+    experiment = search(tmp_path, tiny_data, trials=12, states="finished")
+    best = int(Results.open(experiment.path).best()["trial"])
+    results = without_configurations(experiment, {best, (best + 1) % 12})
+    assert "the configuration is lost" in " ".join(results.problems)
+    shown = view(results)
+    assert len(shown.numbers) == 10
+    assert best not in shown.numbers
+    assert shown.lost == 2
+    assert shown.note.startswith("2 trials with a lost configuration left out.")
+    assert shown.parameters() == view(results, ("finished",)).parameters()
+    page = render(results, bootstraps=0)
+    said = Text(page).text()
+    assert f"Trial {best} is the best of 12 with a result" in said
+    assert "is at the end of its range" not in said
+    brush = specs_of(page)["parallel"]["layout"]["meta"]["brush"]
+    assert sorted(brush["trials"]) == sorted(shown.numbers)
+
+
+def test_all_configurations_are_lost(tmp_path, tiny_data):
+    experiment = search(tmp_path, tiny_data, trials=6, states="finished")
+    results = without_configurations(experiment, set(range(6)))
+    said = seen(results)
+    assert "is the best of 6 with a result" in said
+    assert "No trial has a value and a configuration that varies." in said
+    assert "the configuration is lost: trials 0, 1, 2, 3, 4 and 5." in said
 
 
 # The command line
