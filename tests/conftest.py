@@ -12,7 +12,7 @@ from model.dialogue import Dialogue
 from model.preparation import prepare_corpus
 from model.prepared_data import PreparedData
 
-# A shell that runs us in the background ignores Ctrl-C, and so would every process that tests start.
+# A shell that runs us in the background ignores Ctrl-C; so would every process that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,8 +18,8 @@ from model.files import atomic_write, finite
 from tuning.journal_row import FORMAT, Complain, Row, check_format
 
 COMPACTED = "compacted.parquet"
-#: Columns that hold JSON texts.
-_JSON_COLUMNS = ("config", "values")
+#: Columns that hold JSON texts, and what a null there stands for.
+_JSON_COLUMNS = {"config": "{}", "values": "[]"}
 #: Columns without which a row says nothing.
 _ESSENTIAL = ("kind", "seq", "time", "trial", "attempt", "iteration", "state")
 
@@ -141,8 +141,9 @@ def _readable_columns(parquet: Any, file: Path, complain: Complain) -> Any:
 def rows_of_table(table: Any) -> list[Row]:
     """The rows of a compacted table, as they were before."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    for name in columns.keys() & set(_JSON_COLUMNS):  # few distinct texts, each decoded once
-        decoded = {text: json.loads(text or "{}") for text in set(columns[name])}
+    for name in columns.keys() & _JSON_COLUMNS.keys():  # few distinct texts, each decoded once
+        nothing = _JSON_COLUMNS[name]
+        decoded = {text: json.loads(text or nothing) for text in set(columns[name])}
         columns[name] = [decoded[text] for text in columns[name]]
     metric_names = [n for n in columns if n.startswith("metrics.")]
     rows = []

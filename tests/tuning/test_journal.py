@@ -1,6 +1,8 @@
 import json
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from model.errors import ExperimentError, StorageError
@@ -129,6 +131,20 @@ def test_compacted_keeps_whole_numbers_whole(tmp_path, rows):
     metrics = read_journal(tmp_path).rows[2].metrics
     assert metrics == {"val_loss": 3.5, "epoch": 1}
     assert isinstance(metrics["epoch"], int)
+
+
+def test_a_compacted_column_of_nothing_reads_as_nothing(tmp_path, rows):
+    written(tmp_path, rows)
+    compact(tmp_path)
+    file = tmp_path / "compacted.parquet"
+    table = pq.read_table(file)
+    for name in ("config", "values"):
+        nothing = pa.nulls(table.num_rows, pa.string())
+        table = table.set_column(table.schema.get_field_index(name), name, nothing)
+    pq.write_table(table, file)
+    row = read_journal(tmp_path).rows[2]
+    assert (row.config, row.values) == ({}, [])
+    assert row.metrics == {"val_loss": 3.5, "epoch": 1}
 
 
 def test_a_damaged_compacted_file_is_an_error(tmp_path, rows):
