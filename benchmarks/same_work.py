@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.baseline import Baseline, Batch, build_batch
-from benchmarks.side_by_side import BenchmarkError
 from model.batching import Batches
 from model.data_source import open_or_prepare
+from model.errors import BenchmarkError
 from model.prepared_data import SPLITS, PreparedData
 from model.randomness import generator, uniform
 from model.vocabulary import EOS, SPECIALS, Vocabulary

@@ -30,8 +30,9 @@ from types import TracebackType
 from typing import Any
 
 from model.cli import positive, table
-from model.errors import DialogueTuneError
+from model.errors import BenchmarkError, DialogueTuneError
 from model.files import atomic_write_json, finite
+from model.processor import usable_cores
 
 #: Flags of an x86-64 processor that decide how fast matrices are multiplied.
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
@@ -39,10 +40,6 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16
 _LINE_SECONDS = 30.0
 #: Seconds that a side may take to end after it was asked to.
 _END_SECONDS = 10.0
-
-
-class BenchmarkError(DialogueTuneError):
-    """A benchmark cannot go on: a side failed, or its input is not there."""
 
 
 # A side and its process
@@ -369,13 +366,6 @@ def environment(device: str = "cpu", threads: int | None = None) -> dict[str, An
     if device == "cuda" and torch.cuda.is_available():
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return found
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpuinfo(key: str) -> str:

@@ -104,7 +104,7 @@ class ParityError(ExportError):
 
 
 class BenchmarkError(DialogueTuneError):
-    """A model cannot be measured: there is no such device, or no published decoder like it."""
+    """Nothing can be measured: no such device, no decoder like it, a side failed, no input."""
 
 
 class ResourceError(DialogueTuneError):

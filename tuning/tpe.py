@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuning.distributions import Categorical, IntUniform, LogUniform, Scalar, Uniform
+from tuning.optuna_log import quiet_optuna
 from tuning.search import Outcome, Searcher, check_goal, check_state, derived_seed
 from tuning.search_space import SearchSpace
 
@@ -50,7 +50,7 @@ class TPESearcher(Searcher):
     def _start_study(self) -> None:
         import optuna
 
-        with _quiet_optuna():
+        with quiet_optuna():
             self.study = optuna.create_study(direction=self.goal)
         self._running: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}
@@ -165,16 +165,3 @@ def optuna_distributions(
             case _:
                 raise ValueError(f"{name}: TPE cannot search {distribution.describe()}.")
     return made
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Holds back the line that Optuna logs about each new study, and nothing else."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

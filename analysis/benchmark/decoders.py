@@ -19,7 +19,9 @@ from analysis.benchmark.eager import PublishedDecoder, greedy_of_all_rows
 from analysis.benchmark.sources import SourceBatch
 from analysis.export import KINDS, PRECISIONS, Samples, export, load_exported
 from analysis.export.exporting import first_line
+from analysis.export.samples import pad
 from model.decoding import Stepper, greedy
+from model.errors import ExportError
 from model.graphs import RecordedGreedy
 from model.model_directory import DialogueModel
 from model.vocabulary import EOS, SPECIALS
@@ -33,21 +35,40 @@ _FORMS = {
     "trace": ("torchscript", "trace", "TorchScript, traced"),
     "onnx": ("onnx", "script", "ONNX Runtime"),
     "torch-export": ("torch-export", "script", "torch.export"),
+    "text": ("text", "script", "TorchScript, text in and out"),
 }
 #: Every export that can be measured, as FORM-PRECISION.
 EXPORTS = (
     *(f"{form}-{precision}" for precision in PRECISIONS for form in ("script", "trace")),
-    *("onnx-fp32", "torch-export-fp32", "torch-export-bf16"),
+    *("text-fp32", "onnx-fp32", "torch-export-fp32", "torch-export-bf16"),
 )
 #: What the others are compared with.
 PUBLISHED = "published"
 
-#: (batch, steps) to words (B, T).
-Decode = Callable[[SourceBatch, int], Tensor]
+#: (batch, steps) to words (B, T), or to what `Ways.words` reads.
+Decode = Callable[[SourceBatch, int], Any]
 #: (batch, given words (B, T)) to the best next word after each beginning of them (B, T).
 Follow = Callable[[SourceBatch, Tensor], Tensor]
-#: What of `Side.decode` and `Side.follow` there is.
-Ways = tuple[dict[str, Decode], Follow | None]
+
+
+def _as_they_are(words: Any) -> Tensor:
+    found: Tensor = words
+    return found
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How one side decodes.
+
+    Attributes:
+        decode: By way of stopping; empty where it cannot be had.
+        follow: For what it says on a given prefix, or None.
+        words: Reads the words (B, T) out of what `decode` gives; not part of what is timed.
+    """
+
+    decode: Mapping[str, Decode] = field(default_factory=dict)
+    follow: Follow | None = None
+    words: Callable[[Any], Tensor] = _as_they_are
 
 
 @dataclass(frozen=True)
@@ -57,15 +78,13 @@ class Side:
     Attributes:
         name: Short, as in ``--exports``.
         framework: As in tables.
-        decode: By way of stopping; empty where it cannot be had.
-        follow: For what it says on a given prefix, or None.
+        ways: How it decodes.
         reason: Why it cannot be had.
     """
 
     name: str
     framework: str
-    decode: Mapping[str, Decode] = field(default_factory=dict)
-    follow: Follow | None = None
+    ways: Ways = Ways()
     reason: str | None = None
 
 
@@ -89,11 +108,13 @@ def sides_of(
     for name in exports:
         form, precision = name.rsplit("-", 1)
         framework = f"{_FORMS[form][-1]}, {precision}"
-        makers[name] = framework, partial(_export, model, form, precision)
+        if form == "text":
+            makers[name] = framework, partial(_text, model)
+        else:
+            makers[name] = framework, partial(_export, model, form, precision)
     for name, (framework, make) in makers.items():
         try:
-            decode, follow = make()
-            yield Side(name, framework, decode, follow)
+            yield Side(name, framework, make())
         except Exception as error:  # exporters raise anything, and the other sides are of use
             yield Side(name, framework, reason=first_line(error))
         progress()
@@ -108,7 +129,7 @@ def _published(model: DialogueModel) -> Ways:
     def follow(batch: SourceBatch, given: Tensor) -> Tensor:
         return decoder.greedy(batch.columns, batch.lengths, given.shape[1], given.t())[0].t()
 
-    return {"fixed": fixed}, follow
+    return Ways({"fixed": fixed}, follow)
 
 
 def _eager(model: DialogueModel, *, prepared: bool) -> Ways:
@@ -126,7 +147,7 @@ def _eager(model: DialogueModel, *, prepared: bool) -> Ways:
             model.model, batch.rows, batch.lengths, steps, stepper, given=given
         )
 
-    return {"fixed": fixed, "natural": natural}, follow
+    return Ways({"fixed": fixed, "natural": natural}, follow)
 
 
 def _graph(model: DialogueModel) -> Ways:
@@ -141,7 +162,7 @@ def _graph(model: DialogueModel) -> Ways:
             recorded[size] = RecordedGreedy(model.model, stepper, *size)
         return recorded[size](batch.rows, steps)
 
-    return {"natural": natural}, None
+    return Ways({"natural": natural})
 
 
 def _export(model: DialogueModel, form: str, precision: str) -> Ways:
@@ -163,7 +184,24 @@ def _export(model: DialogueModel, form: str, precision: str) -> Ways:
         return found
 
     followed = follow if hasattr(module, "follow") else None
-    return {"fixed": decode(early_exit=False), "natural": decode(early_exit=True)}, followed
+    return Ways({"fixed": decode(early_exit=False), "natural": decode(early_exit=True)}, followed)
+
+
+def _text(model: DialogueModel) -> Ways:
+    """From texts to texts; it always stops by itself, and its longest reply is in the file."""
+    module, longest = _exported(model, "text", "fp32"), model.config.data.max_length
+
+    def natural(batch: SourceBatch, steps: int) -> list[str]:
+        if steps != longest:
+            raise ExportError(f"its replies have at most {longest} words, not {steps}.")
+        replies: list[str] = module(batch.texts)
+        return replies
+
+    def words(replies: list[str]) -> Tensor:
+        ids = [[*model.vocabulary.encode(reply), EOS] for reply in replies]
+        return pad(ids)[0][:, :longest]  # one that was cut off has no EOS
+
+    return Ways({"natural": natural}, words=words)
 
 
 def _exported(model: DialogueModel, form: str, precision: str) -> Any:

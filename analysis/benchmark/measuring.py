@@ -5,7 +5,7 @@ same number of threads in one process, and take turns (`latency`). Each is measu
 number of steps without early exit, as the published comparisons do, and stopping by itself when
 every reply has ended. The published decoder always makes all steps; it is what the others are
 compared with (`eager`). What they say is compared with this project's own eager decoding in fp32
-(`agreement`).
+(`analysis.export.agreement`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.benchmark.agreement import compare, concatenated
-from analysis.benchmark.decoders import EXPORTS, PUBLISHED, Decode, Side, sides_of
+from analysis.benchmark.decoders import EXPORTS, PUBLISHED, Decode, Side, Ways, sides_of
 from analysis.benchmark.latency import CALLS, Latency, Ratio, Seconds, take_turns
 from analysis.benchmark.machine import environment
 from analysis.benchmark.sources import SourceBatch, Sources
+from analysis.export.agreement import Reference, compare, concatenated, reference
 from analysis.export.exporting import first_line
-from analysis.export.parity import Reference, reference
 from model.decoding import Stepper
 from model.errors import BenchmarkError
 from model.model_directory import DialogueModel, load
@@ -130,7 +129,7 @@ def run(
                 }
                 for side in sides
             ]
-            sides = [side for side in sides if side.decode and side.name not in reasons]
+            sides = [side for side in sides if side.ways.decode and side.name not in reasons]
             for size in settings.batch_sizes:
                 result["latencies"] += _latencies(
                     sides, sources, settings, bar, device=device, size=size
@@ -160,31 +159,33 @@ def _agreements(
     )
     found, reasons = {}, {}
     for side in sides:
-        decode = side.decode.get("fixed") or side.decode.get("natural")
+        ways = side.ways
+        decode = ways.decode.get("fixed") or ways.decode.get("natural")
         if decode is not None:
             try:
-                words = [_widened(decode(batch, settings.steps), settings) for batch in batches]
-                following = _followed(side, batches, eager)
-                found[side.name] = asdict(compare(eager, torch.cat(words), following))
+                said = [ways.words(decode(batch, settings.steps)) for batch in batches]
+                words = torch.cat([_widened(words, settings.steps) for words in said])
+                following = _followed(ways, batches, eager)
+                found[side.name] = asdict(compare(eager, words, following))
             except Exception as error:  # as in `sides_of`
                 reasons[side.name] = first_line(error)
         bar.step()
     return found, reasons
 
 
-def _widened(words: Tensor, settings: Settings) -> Tensor:
+def _widened(words: Tensor, steps: int) -> Tensor:
     """(B, T) to (B, steps): what a decoder that stops early does not say."""
-    return torch.nn.functional.pad(words.cpu(), (0, settings.steps - words.shape[1]), value=-1)
+    return torch.nn.functional.pad(words.cpu(), (0, steps - words.shape[1]), value=-1)
 
 
-def _followed(side: Side, batches: Sequence[SourceBatch], eager: Reference) -> Tensor | None:
+def _followed(ways: Ways, batches: Sequence[SourceBatch], eager: Reference) -> Tensor | None:
     """What a side says next after each beginning of eager's replies, (N, steps)."""
-    if side.follow is None:
+    if ways.follow is None:
         return None
     words = eager.words.to(batches[0].rows.device)
     given = torch.split(words, [len(batch.rows) for batch in batches])
     both = zip(batches, given, strict=True)
-    return torch.cat([side.follow(batch, rows.contiguous()).cpu() for batch, rows in both])
+    return torch.cat([ways.follow(batch, rows.contiguous()).cpu() for batch, rows in both])
 
 
 def _latencies(
@@ -202,7 +203,7 @@ def _latencies(
     calls: dict[tuple[str, str], Callable[[int], object]] = {}
     reasons: dict[tuple[str, str], str] = {}
     for side in sides:
-        for stopping, decode in side.decode.items():
+        for stopping, decode in side.ways.decode.items():
             call = _Call(decode, batches, settings.steps)
             try:
                 for i in range(max(settings.warm_up, len(batches))):
@@ -224,7 +225,7 @@ def _latencies(
             **_figures(seconds, side.name, stopping, size),
         }
         for side in sides
-        for stopping in side.decode
+        for stopping in side.ways.decode
     ]
 
 
@@ -236,7 +237,7 @@ class _Call:
     batches: Sequence[SourceBatch]
     steps: int
 
-    def __call__(self, i: int) -> Tensor:
+    def __call__(self, i: int) -> Any:
         return self.decode(self.batches[i % len(self.batches)], self.steps)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from analysis.export.samples import Samples, pad, real_samples
 from model.model_directory import DialogueModel
+from model.vocabulary import Vocabulary
 
 # Shapes: B batch, S source length.
 
@@ -21,17 +22,24 @@ class SourceBatch:
         rows: (B, S) token ids, each row ending with EOS and then PAD.
         columns: (S, B), the same as the published decoder takes them.
         lengths: (B,) on the CPU, EOS included.
+        texts: The same as text, for what takes that.
     """
 
     rows: Tensor
     columns: Tensor
     lengths: Tensor
+    texts: list[str]
 
     @classmethod
-    def of(cls, sources: list[list[int]], device: str = "cpu") -> SourceBatch:
+    def of(
+        cls, sources: list[list[int]], vocabulary: Vocabulary, device: str = "cpu"
+    ) -> SourceBatch:
         """Of word ids, EOS at the end of each."""
-        rows, lengths = pad(sorted(sources, key=len, reverse=True))
-        return cls(rows.to(device), rows.t().contiguous().to(device), lengths)
+        sources = sorted(sources, key=len, reverse=True)
+        rows, lengths = pad(sources)
+        columns = rows.t().contiguous()
+        texts = [vocabulary.decode(source) for source in sources]
+        return cls(rows.to(device), columns.to(device), lengths, texts)
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,12 @@ class Sources:
 
     Attributes:
         samples: The sources.
+        vocabulary: What reads them.
         note: Why they are not of the data that the model was trained on, where they should be.
     """
 
     samples: Samples
+    vocabulary: Vocabulary
     note: str | None = None
 
     @classmethod
@@ -60,7 +70,7 @@ class Sources:
             PreparedDataError: where the prepared data set is damaged.
         """
         samples = real_samples(model, corpus, count)
-        return cls(samples, samples.note)
+        return cls(samples, model.vocabulary, samples.note)
 
     def batches(self, size: int, count: int, device: str = "cpu") -> list[SourceBatch]:
         """The first batches.
@@ -74,6 +84,6 @@ class Sources:
         order = torch.randperm(len(sources), generator=torch.Generator().manual_seed(0))
         order = order.repeat(-(-size * count // len(order)))[: size * count]
         return [
-            SourceBatch.of([sources[i] for i in rows.tolist()], device)
+            SourceBatch.of([sources[i] for i in rows.tolist()], self.vocabulary, device)
             for rows in torch.split(order, size)
         ]

@@ -98,8 +98,8 @@ def _settings(arguments: argparse.Namespace) -> Any:
     import torch
 
     from analysis.benchmark.decoders import EXPORTS
-    from analysis.benchmark.machine import usable_cores
     from analysis.benchmark.measuring import Settings
+    from model.processor import usable_cores
 
     problems: list[str] = []
     exports = tuple(EXPORTS)

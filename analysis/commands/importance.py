@@ -12,7 +12,7 @@ from analysis.commands.common import Subcommands, add_experiment, plain
 from analysis.importance.budgets import RULES
 from analysis.importance.estimates import METHODS, Importance, importances
 from analysis.results import Results
-from model.cli import table
+from model.cli import natural, table
 from model.files import finite
 
 #: Characters of the bar of an importance of 1.
@@ -37,7 +37,7 @@ def register(commands: Subcommands) -> None:
     add_trials(importance, "equal-budget")
     importance.add_argument(
         "--bootstraps",
-        type=_not_negative,
+        type=natural,
         default=100,
         help="bootstrap samples behind the intervals; 0 for none (%(default)s)",
     )
@@ -57,16 +57,6 @@ def add_trials(parser: argparse.ArgumentParser, default: str) -> None:
 def counted(trials: int) -> str:
     """A number of trials, in words."""
     return f"{trials} trial{'' if trials == 1 else 's'}"
-
-
-def _not_negative(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, but got {text!r}")
-    return value
 
 
 def _importance(arguments: argparse.Namespace) -> int:

@@ -18,14 +18,13 @@ from analysis.promotion.versions import (
     describe,
     difference,
     directories,
-    known_models,
+    home_of,
     leftovers,
     list_versions,
 )
 from model.cli import table
 from model.errors import ModelDirectoryError
 from model.model_directory import resolve, valid_name, verify, versions
-from model.validation import did_you_mean
 
 #: Exit status of ``verify`` where a model is damaged.
 DAMAGED = 1
@@ -230,17 +229,9 @@ def _diff_rows(found: Mapping[str, Section]) -> Iterator[list[Any]]:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    was, now = roll_back(_home(arguments.name, arguments.registry), arguments.alias)
+    was, now = roll_back(home_of(arguments.name, arguments.registry), arguments.alias)
     print(f"{arguments.name}@{arguments.alias}: version {was} -> {now}")
     return 0
-
-
-def _home(name: str, registry: Path) -> Path:
-    known = known_models(registry)
-    if name not in known:
-        hint = did_you_mean(name, known) if known else f"; {registry} has no models yet."
-        raise ModelDirectoryError(f"{name}: unknown model{hint}")
-    return registry / name
 
 
 def _alias(arguments: argparse.Namespace) -> int:

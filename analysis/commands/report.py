@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis.commands.common import Subcommands, add_experiment
 from analysis.results import Results
+from model.cli import natural
 
 
 def register(commands: Subcommands) -> None:
@@ -24,19 +25,13 @@ def register(commands: Subcommands) -> None:
     report.add_argument("--out", type=Path, metavar="FILE", help="default report.html beside it")
     report.add_argument(
         "--bootstraps",
-        type=_natural,
+        type=natural,
         default=100,
         metavar="N",
         help="samples for the intervals of importance, 0 for none (%(default)s)",
     )
     report.add_argument("--open", action="store_true", help="show it in a browser")
     report.set_defaults(run=_report)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, but got {text!r}")
-    return int(text)
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -1,14 +1,8 @@
-"""Whether an export says what the model says: compared word by word on real inputs.
+"""Whether an export may be written: it must say what the model says on real inputs.
 
-The reference is the model in fp32, decoded greedily by `model.decoding.Stepper`.
-
-- **Next words given the same beginning**: the export reads the reference's own reply and must name
-  the same best word after each beginning of it. This is the fair measure of an export that rounds:
-  one word that differs changes the rest of a reply that runs free.
-- **Running free**: words that are the same at the same place, and whole replies that are.
-- **Scores**: the largest difference of log-probability where both name the same word.
-- **Near ties**: where the reference's two best words differ by less than `NEAR_TIE` in score, the
-  order in which numbers are added decides. There, and there alone, an fp32 export may differ.
+`analysis.export.agreement` has the measure. Beyond it, an fp32 export must not differ from the
+model at one place that is no near tie, given the same beginning or running free, with early exit or
+without; and log-probabilities are compared where both name the same word.
 """
 
 from __future__ import annotations
@@ -22,21 +16,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.export.agreement import (
+    NEAR_TIE,
+    Agreement,
+    Reference,
+    compare,
+    concatenated,
+    reference,
+)
 from analysis.export.samples import Samples, pad
-from model.decoding import NEVER_SAID, Stepper
+from model.decoding import Stepper
 from model.errors import ParityError
+from model.files import finite
 from model.model_directory import DialogueModel
-from model.seq2seq import Seq2Seq
 from model.text import normalise
-from model.vocabulary import EOS, PAD, SOS
-
-#: Scores (logits, nats) of two words that are nearer than this may change places in fp32.
-NEAR_TIE = 1e-4
+from model.vocabulary import EOS, PAD
 
 #: Share of next words that an export that rounds must agree on; fp32 must agree on all.
 MIN_AGREEMENT = 0.99
 
-# Shapes: B batch, S source length, T target length, V vocabulary.
+# Shapes: N replies, B batch, S source length, T target length.
 
 
 class Search(Protocol):
@@ -58,42 +57,35 @@ class Parity:
     """How far an export agrees with the model.
 
     Attributes:
-        inputs: Sources decoded.
-        origin: Where they come from.
-        words: Words of the model's replies, EOS included.
-        near_ties: Of those, words whose score is within `NEAR_TIE` of the next best.
-        next_word_agreement: Share of words agreed on given the same beginning.
-        next_word_differences: Words not agreed on, near ties left out.
-        free_agreement: Share of words agreed on running free.
-        equal_replies: Share of replies that are equal, word for word.
-        replies_that_differ: Whose first difference is no near tie.
+        origin: Where the sources come from.
+        agreement: Over all of them.
+        near_ties: Words of the model's replies whose score is within `NEAR_TIE` of the next best,
+            whether or not the export decides them alike.
+        next_words_that_differ: Given the same beginning, where there is no near tie.
+        replies_that_differ: Whose first difference, with early exit or without, is no near tie.
         largest_score_difference: Of log-probabilities in nats, where both name the same word.
-        required_agreement: Share of next words it had to agree on; 1 leaves near ties out.
+        required: Share of next words it had to agree on; 1 for all words and replies.
         texts: Texts whose replies were compared too, of an export that takes text.
         texts_that_differ: Of those, replies that differ where no near tie excuses it.
     """
 
-    inputs: int
     origin: str
-    words: int
+    agreement: Agreement
     near_ties: int
-    next_word_agreement: float
-    next_word_differences: int
-    free_agreement: float
-    equal_replies: float
+    next_words_that_differ: int
     replies_that_differ: int
     largest_score_difference: float
-    required_agreement: float
+    required: float
     texts: int = 0
     texts_that_differ: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether the export may be written."""
-        if self.required_agreement < 1:
-            return self.next_word_agreement >= self.required_agreement
+        if self.required < 1:
+            return not self.agreement.next_word < self.required  # nothing but ties will do
         return not (
-            self.next_word_differences
+            self.next_words_that_differ
             or self.replies_that_differ
             or self.texts_that_differ
             or math.isnan(self.largest_score_difference)
@@ -101,17 +93,19 @@ class Parity:
 
     def rows(self) -> list[tuple[str, str]]:
         """The figures as a table of two columns."""
+        found = self.agreement
         return [
-            ("inputs", f"{self.inputs}"),
-            ("words compared", f"{self.words}"),
+            ("inputs", f"{found.replies}"),
+            ("words compared", f"{found.words}"),
             ("near ties (two best within 1e-4)", f"{self.near_ties}"),
-            ("next words agreed on", f"{self.next_word_agreement:.4%}"),
-            ("next words that differ, no near tie", f"{self.next_word_differences}"),
-            ("words agreed on running free", f"{self.free_agreement:.4%}"),
-            ("equal replies", f"{self.equal_replies:.4%}"),
+            ("next words agreed on", f"{found.next_word:.4%}"),
+            ("next words that differ, no near tie", f"{self.next_words_that_differ}"),
+            ("words agreed on running free", f"{found.free_running:.4%}"),
+            ("equal replies", f"{found.equal_replies:.4%}"),
             ("replies that differ, no near tie", f"{self.replies_that_differ}"),
+            ("ties decided otherwise, words / replies", _ties(found)),
             ("largest difference of log-probability", f"{self.largest_score_difference:.2e}"),
-            ("required of next words", f"{self.required_agreement:.2%}"),
+            ("required of next words", f"{self.required:.2%}"),
             *self._text_rows(),
         ]
 
@@ -135,28 +129,18 @@ class Parity:
             )
 
     def to_mapping(self) -> dict[str, Any]:
-        """Every figure, and the verdict."""
-        return asdict(self) | {"passed": self.passed}
+        """Every figure, and the verdict; null for what there is none of."""
+        mapping: dict[str, Any] = finite(asdict(self) | {"passed": self.passed})
+        return mapping
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What the model says of a batch.
-
-    Attributes:
-        words: (B, T), each row ending with EOS, if it ended, and then PAD.
-        scores: (B, T), log-probabilities among the words that may be said.
-        margins: (B, T), the best score less the second best.
-    """
-
-    words: Tensor
-    scores: Tensor
-    margins: Tensor
+def _ties(found: Agreement) -> str:
+    return f"{found.tied_words} / {found.tied_replies}"
 
 
 @dataclass(frozen=True)
 class _Said:
-    """What an export says of a batch, (B, T) each.
+    """What an export says, (N, T) each.
 
     Attributes:
         free: Words running free, with an early exit.
@@ -169,72 +153,6 @@ class _Said:
     fixed: Tensor
     next_words: Tensor
     next_scores: Tensor
-
-
-@torch.inference_mode()
-def reference(
-    model: Seq2Seq, stepper: Stepper, source: Tensor, lengths: Tensor, max_words: int
-) -> Reference:
-    """Decodes a batch step by step, as `model.decoding.greedy`, and keeps the scores.
-
-    Args:
-        model: The model.
-        stepper: Made of it, fp32.
-        source: (B, S), padded with PAD, on the model's device.
-        lengths: (B,) on the CPU.
-        max_words: T.
-    """
-    encoded = model.encode(source, lengths)
-    state = list(encoded.state)
-    words = torch.full_like(source[:, 0], SOS)
-    ended = torch.zeros_like(words, dtype=torch.bool)
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for _ in range(max_words):
-        logits, state = stepper.step(words, state, encoded)
-        logits = logits.float()
-        logits[:, list(NEVER_SAID)] = float("-inf")
-        best, two = logits.topk(2, dim=1)
-        words = two[:, 0].masked_fill(ended, PAD)
-        kept.append((words, best[:, 0] - logits.logsumexp(1), best[:, 0] - best[:, 1]))
-        ended |= words == EOS
-    return Reference(*(torch.stack(column, dim=1).cpu() for column in zip(*kept, strict=True)))
-
-
-@dataclass
-class _Tally:
-    words: int = 0
-    near_ties: int = 0
-    same_next: int = 0
-    wrong_next: int = 0
-    same_free: int = 0
-    replies: int = 0
-    equal_replies: int = 0
-    wrong_replies: int = 0
-    score_difference: float = 0.0
-
-    def add(self, expected: Reference, said: _Said) -> None:
-        real, near = expected.words != PAD, expected.margins < NEAR_TIE
-        same = said.next_words == expected.words
-        self.words += int(real.sum())
-        self.near_ties += int((real & near).sum())
-        self.same_next += int((real & same).sum())
-        self.wrong_next += int((real & ~same & ~near).sum())
-        self.same_free += int((real & (said.free == expected.words)).sum())
-        self.replies += len(said.free)
-        self.equal_replies += int((said.free == expected.words).all(dim=1).sum())
-        wrong = [_differs(words, expected.words, near) for words in (said.free, said.fixed)]
-        self.wrong_replies += int((wrong[0] | wrong[1]).sum())
-        compared = (said.next_scores - expected.scores).abs()[real & same]
-        for largest in [float(compared.max())] if len(compared) else []:
-            if math.isnan(largest) or largest > self.score_difference:
-                self.score_difference = largest
-
-
-def _differs(words: Tensor, expected: Tensor, near: Tensor) -> Tensor:
-    """(B,), whether a row's first difference, if it has one, is no near tie."""
-    differs = words != expected  # PAD after the end included: a reply that goes on differs
-    first = differs.float().argmax(dim=1, keepdim=True)
-    return differs.any(dim=1) & ~near.gather(1, first).squeeze(1)
 
 
 def check_parity(
@@ -264,24 +182,13 @@ def check_parity(
     max_words = max_words or model.config.data.max_length
     stepper = Stepper(model.model, fold=True)
     home = model.model.output.weight.device
-    tally = _Tally()
+    references, replies = [], []
     batches = list(samples.batches())
     for source, lengths in tqdm(batches, "parity", disable=None if progress else True):
-        expected = reference(model.model, stepper, source.to(home), lengths, max_words)
-        tally.add(expected, _said_by(search, source, lengths, expected.words, device))
-    return Parity(
-        inputs=tally.replies,
-        origin=samples.described(),
-        words=tally.words,
-        near_ties=tally.near_ties,
-        next_word_agreement=tally.same_next / tally.words,
-        next_word_differences=tally.wrong_next,
-        free_agreement=tally.same_free / tally.words,
-        equal_replies=tally.equal_replies / tally.replies,
-        replies_that_differ=tally.wrong_replies,
-        largest_score_difference=tally.score_difference,
-        required_agreement=required,
-    )
+        references.append(reference(model.model, stepper, source.to(home), lengths, max_words))
+        replies.append(_said_by(search, source, lengths, references[-1].words, device))
+    columns = zip(*((s.free, s.fixed, s.next_words, s.next_scores) for s in replies), strict=True)
+    return _judged(concatenated(references), _Said(*map(torch.cat, columns)), samples, required)
 
 
 @torch.inference_mode()
@@ -298,6 +205,29 @@ def _said_by(
         next_words=words.cpu(),
         next_scores=scores.cpu(),
     )
+
+
+def _judged(expected: Reference, said: _Said, samples: Samples, required: float) -> Parity:
+    real, near = expected.words != PAD, expected.margins < NEAR_TIE
+    same = said.next_words == expected.words
+    wrong = [_differs(words, expected.words, near) for words in (said.free, said.fixed)]
+    scores = (said.next_scores - expected.scores).abs()[real & same]
+    return Parity(
+        origin=samples.described(),
+        agreement=compare(expected, said.free, said.next_words),
+        near_ties=int((real & near).sum()),
+        next_words_that_differ=int((real & ~same & ~near).sum()),
+        replies_that_differ=int((wrong[0] | wrong[1]).sum()),
+        largest_score_difference=float(scores.max()) if len(scores) else 0.0,  # NaN if any is
+        required=required,
+    )
+
+
+def _differs(words: Tensor, expected: Tensor, near: Tensor) -> Tensor:
+    """(N,), whether a row's first difference, if it has one, is no near tie."""
+    differs = words != expected  # PAD after the end included: nothing else may stand there
+    first = differs.float().argmax(dim=1, keepdim=True)
+    return differs.any(dim=1) & ~near.gather(1, first).squeeze(1)
 
 
 def check_text_parity(

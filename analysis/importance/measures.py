@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.importance.fanova import Figures, variance_shares
-from analysis.importance.study import configurations, quiet_optuna, varies
+from analysis.importance.study import configurations, varies
 from analysis.results import Results
 from tuning.distributions import Categorical, Distribution, IntUniform, LogUniform, Scalar, Uniform
+from tuning.optuna_log import quiet_optuna
 from tuning.search_space import SearchSpace
 from tuning.tpe import optuna_distributions
 

@@ -7,9 +7,7 @@ memory, from the journal's reports; the searcher that ran is not needed for it.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from analysis.results import Results
 from model.errors import ConfigurationError, ExperimentError
 from model.validation import did_you_mean
 from tuning.distributions import Categorical, Distribution, IntUniform, Scalar
+from tuning.optuna_log import quiet_optuna
 from tuning.tpe import optuna_distributions
 
 if TYPE_CHECKING:
@@ -129,21 +128,6 @@ def _curves(results: Results) -> dict[int, dict[int, float]]:
 def _moment(time: pd.Timestamp) -> Any:
     """A time as Optuna has it, without a zone; the journal's are in milliseconds."""
     return time.tz_convert(None).round("ms").to_pydatetime()
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Holds back what Optuna logs about new studies, and its notes on experimental features."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def configurations(results: Results) -> pd.DataFrame:

@@ -7,7 +7,6 @@ sure that is. Everything is judged on the whole validation split; the test split
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from model.errors import CheckpointError, ConfigurationError, ExperimentError
 from model.evaluation import evaluate
 from model.files import storage_errors
 from model.prepared_data import PreparedData
+from model.processor import usable_cores
 from model.randomness import stream_seed
 from model.seq2seq import Seq2Seq
 from tuning.coordinator import Objective
@@ -88,7 +88,7 @@ def confirm(
         directory.mkdir(exist_ok=True)
     with replace(experiment, path=directory).lock():  # the same lock, of this directory
         each = [run for of_one in runs for run in of_one]
-        threads = max(1, _cores() // workers)
+        threads = max(1, usable_cores() // workers)
         train_runs(each, workers=workers, threads=threads, progress=progress)
     found = [
         replace(
@@ -226,13 +226,9 @@ def _run(results: Results, candidate: Candidate, seed: int) -> FreshRun:
     )
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _default_workers(chosen: Sequence[Candidate]) -> int:
     on_gpu = any(candidate.config.training.device != "cpu" for candidate in chosen)
-    return 1 if on_gpu and torch.cuda.is_available() else _cores()
+    return 1 if on_gpu and torch.cuda.is_available() else usable_cores()
 
 
 def _on_the_whole_split(

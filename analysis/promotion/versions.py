@@ -94,6 +94,19 @@ def known_models(registry: Path) -> list[str]:
         return sorted(p.name for p in registry.iterdir() if p.is_dir() and versions(p))
 
 
+def home_of(name: str, registry: Path) -> Path:
+    """The directory of a model's versions.
+
+    Raises:
+        ModelDirectoryError: where there is no such model, with the nearest name.
+    """
+    known = known_models(registry)
+    if name not in known:
+        hint = did_you_mean(name, known) if known else f"; {registry} has no models yet."
+        raise ModelDirectoryError(f"{name}: unknown model{hint}")
+    return registry / name
+
+
 def list_versions(registry: Path, names: Sequence[str] = ()) -> list[ModelVersion]:
     """The versions of the named models, or of all; damaged ones say so.
 
@@ -102,14 +115,11 @@ def list_versions(registry: Path, names: Sequence[str] = ()) -> list[ModelVersio
     Raises:
         ModelDirectoryError: where a name is unknown, or a model's aliases are damaged.
     """
-    known = known_models(registry)
     for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known) if known else f"; {registry} has no models yet."
-            raise ModelDirectoryError(f"{name}: unknown model{hint}")
+        home_of(name, registry)
     return [
         describe(registry / name / str(version))
-        for name in names or known
+        for name in names or known_models(registry)
         for version in versions(registry / name)
     ]
 

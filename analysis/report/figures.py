@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.importance.study import quiet_optuna, to_study
+from analysis.importance.study import to_study
 from analysis.report.wording import number, plural
 from analysis.results import Results
+from tuning.optuna_log import quiet_optuna
 
 if TYPE_CHECKING:
     import optuna

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.importance.study import quiet_optuna
 from analysis.report.figures import Figure, View, broken, plain, spec_of, value_axis
 from analysis.report.themes import DASHES, SHADES, STATE_WORDS, SYMBOLS
 from analysis.report.wording import loss
+from tuning.optuna_log import quiet_optuna
 
 #: The most slices, and the most contours.
 _SLICES, _CONTOURS = 8, 3

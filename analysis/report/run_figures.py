@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.importance.study import quiet_optuna
 from analysis.report.figures import (
     Figure,
     cut_of,
@@ -22,6 +21,7 @@ from analysis.report.figures import (
 from analysis.report.themes import CURVES, DASHES, STATE_WORDS, SYMBOLS
 from analysis.report.wording import loss, plural, time_unit
 from analysis.results import Results
+from tuning.optuna_log import quiet_optuna
 
 #: The most points of all curves together, and the fewest of one.
 _POINTS, _FEWEST = 30_000, 12

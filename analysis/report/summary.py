@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ _ENDED = ("finished", "stopped", "diverged", "failed")
 
 def state_of(results: Results) -> str:
     """How the experiment stands: ``running``, ``complete`` or ``interrupted``."""
-    if results.experiment.is_running():
+    if results.running:
         return "running"
     last = results.rows[-1] if results.rows else None
     complete = last is not None and last.kind == "ended" and last.reason == "complete"
@@ -128,19 +129,35 @@ def sureness(results: Results, confirmed: SoFar) -> list[str]:
 
 
 def _against_the_second(results: Results) -> Iterator[str]:
+    """How far the next configuration is; trials of the best one's own are not rivals."""
     ranked = results.ranked()
-    values = ranked[results.objective].to_numpy()
-    if len(ranked) == 1:
+    best, others = ranked.iloc[0], ranked.iloc[1:]
+    if others.empty:
         yield "No other trial has a result to compare it with."
         return
-    gap, second = abs(values[1] - values[0]), ranked.iloc[1]["trial"]
-    share = f" ({100 * gap / abs(values[0]):.2g} %)" if values[0] else ""
-    yield f"The second best, trial {second}, is {loss(gap)}{share} behind."
+    searched = results.searched
+    same = pd.Series(
+        [_equal(row, best[searched]) for _, row in others[searched].iterrows()], others.index
+    )
+    if same.any():
+        twins = [str(trial) for trial in others.loc[same, "trial"]]
+        yield (
+            f"Trial{'s' if len(twins) > 1 else ''} {listing(twins)} had the same configuration as "
+            "the best."
+        )
+    rivals = others[~same]
+    if rivals.empty:
+        yield "No other configuration has a result to compare it with."
+        return
+    second = rivals.iloc[0]
+    gaps = (rivals[results.objective] - best[results.objective]).abs()
+    share = f" ({100 * gaps.iloc[0] / abs(top):.2g} %)" if (top := best[results.objective]) else ""
+    yield f"The second best, trial {second['trial']}, is {loss(gaps.iloc[0])}{share} behind."
     wavers = noise(results)
     if wavers is None:
         yield "There are too few reports to say how noisy these figures are."
         return
-    near = int((np.abs(values[1:] - values[0]) <= _APART * wavers).sum())
+    near = int((gaps <= _APART * wavers).sum())
     within = (
         "no other trial lies within twice that of the best."
         if not near
@@ -152,6 +169,12 @@ def _against_the_second(results: Results) -> Iterator[str]:
         f"From report to report, {results.objective} of {runs} wavers by {loss(wavers)} "
         f"(standard deviation over their last reports, without the trend); {within}"
     )
+
+
+def _equal(one: pd.Series[Any], other: pd.Series[Any]) -> bool:
+    """Whether two configurations are the same; what is lost equals nothing."""
+    pairs = zip(one, other, strict=True)
+    return all(not (pd.isna(a) or pd.isna(b)) and a == b for a, b in pairs)
 
 
 def _the_luckiest(results: Results) -> Iterator[str]:

@@ -14,14 +14,13 @@ import analysis.benchmark.decoders
 import analysis.benchmark.latency
 import analysis.benchmark.measuring
 from analysis.__main__ import main
-from analysis.benchmark.agreement import compare, concatenated
 from analysis.benchmark.decoders import EXPORTS
 from analysis.benchmark.eager import PublishedDecoder, greedy_of_all_rows
 from analysis.benchmark.latency import CALLS, Latency, Ratio, take_turns
 from analysis.benchmark.measuring import Settings
 from analysis.benchmark.sources import Sources
 from analysis.benchmark.tables import as_csv, as_markdown, as_picture, as_text
-from analysis.export.parity import NEAR_TIE, Reference
+from analysis.export.agreement import NEAR_TIE, Reference, compare, concatenated
 from benchmarks.baseline import Baseline, build_batch
 from benchmarks.same_work import copy_weights
 from model.cli import run_main
@@ -541,6 +540,21 @@ class TestWhatCannotBe:
         assert rows[-1]["latency"] is None
         assert math.isnan(result["sides"][-1]["agreement"]["next_word"])  # it cannot be given words
         assert "Not measured" in as_text(result)
+
+    def test_text_says_what_eager_says_and_always_stops_by_itself(self, directory, data):
+        result = self.measure(directory, data, exports=("text-fp32",))
+        side = result["sides"][-1]
+        assert (side["side"], side["reason"]) == ("text-fp32", None)
+        agreement = side["agreement"]
+        assert (agreement["free_running"], agreement["equal_replies"]) == (1, 1)
+        rows = [row for row in result["latencies"] if row["side"] == "text-fp32"]
+        assert {row["stopping"] for row in rows} == {"natural"}
+        assert all(row["latency"]["calls"] for row in rows)
+        assert "TorchScript, text in and out, fp32" in as_text(result)
+
+    def test_text_has_its_own_longest_reply(self, directory, data):
+        result = self.measure(directory, data, exports=("text-fp32",), steps=7)
+        assert result["sides"][-1]["reason"] == "its replies have at most 10 words, not 7."
 
     def test_no_gpu(self, directory, capsys):
         if torch.cuda.is_available():

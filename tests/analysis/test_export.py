@@ -22,11 +22,12 @@ from analysis.export import (
     load_exported,
     real_samples,
 )
+from analysis.export.agreement import Agreement, reference
 from analysis.export.build import make_package_parts
 from analysis.export.exporting import read_metadata
 from analysis.export.greedy import packed_sizes
 from analysis.export.packages import PackagedSearch, buckets, make_package, write_package
-from analysis.export.parity import check_parity, reference
+from analysis.export.parity import check_parity
 from analysis.export.samples import pad
 from model.config import Config, DataConfig
 from model.decoding import Stepper, greedy
@@ -290,7 +291,7 @@ class TestRounding:
     def test_agrees_on_nearly_all_words_and_scores(self, models, samples, form, precision):
         search = build(models(), form=form, precision=precision)
         parity = check_parity(models(), search, samples, required=0.99)
-        assert parity.next_word_agreement > 0.95
+        assert parity.agreement.next_word > 0.95
         assert 1e-6 < parity.largest_score_difference < 0.5  # it does round
 
     def test_is_smaller(self, wide, tmp_path, samples, form, precision):
@@ -308,7 +309,7 @@ class TestExport:
     def test_a_file_that_opens_and_says_the_same(self, models, samples, written, kind):
         model, exported = models(), written(kind)
         assert exported.parity.passed
-        assert exported.parity.inputs == len(samples.sources)
+        assert exported.parity.agreement.replies == len(samples.sources)
         assert exported.bytes == exported.path.stat().st_size
         opened = load_exported(exported.path)
         if kind == "text":
@@ -340,7 +341,7 @@ class TestExport:
             if name == "dot"
             else export(models(name), tmp_path / "file", kind=kind, samples=samples)
         )
-        assert exported.parity.equal_replies == 1
+        assert exported.parity.agreement.equal_replies == 1
         assert exported.parity.largest_score_difference < 1e-4
 
     @pytest.mark.parametrize("kind", ["torchscript", "onnx", PACKAGE])
@@ -435,7 +436,7 @@ class TestRefusal:
         made = export(
             models(), tmp_path / "file", precision="bf16", samples=samples, min_agreement=0.01
         )
-        assert made.parity.next_word_agreement < 0.99
+        assert made.parity.agreement.next_word < 0.99
 
     def test_a_text_module_that_normalises_otherwise(self, models, samples, tmp_path, monkeypatch):
         from analysis.export import text
@@ -454,8 +455,12 @@ class TestParity:
         other = build(by_hand([0.0, 0.0, 0.0, 0.0, 2.0 - 5e-5, 2.0]))
         parity = check_parity(model, other, samples, required=1)
         assert parity.passed
-        assert parity.near_ties == parity.words == 8
-        assert (parity.next_word_agreement, parity.equal_replies) == (0.0, 0.0)
+        found = parity.agreement
+        assert parity.near_ties == found.words == found.tied_words == 8
+        assert found.tied_replies == 2
+        assert math.isnan(found.next_word)  # nothing but ties
+        assert math.isnan(found.equal_replies)
+        assert parity.to_mapping()["agreement"]["next_word"] is None
 
     def test_the_same_difference_beyond_a_near_tie_fails(self):
         model = by_hand([0.0, 0.0, 0.0, 0.0, 2.0, 2.0 - 5e-4])
@@ -463,7 +468,8 @@ class TestParity:
         other = build(by_hand([0.0, 0.0, 0.0, 0.0, 2.0 - 5e-4, 2.0]))
         parity = check_parity(model, other, samples, required=1)
         assert not parity.passed
-        assert (parity.next_word_differences, parity.replies_that_differ) == (8, 2)
+        assert (parity.next_words_that_differ, parity.replies_that_differ) == (8, 2)
+        assert (parity.agreement.next_word, parity.agreement.equal_replies) == (0, 0)
         with pytest.raises(ParityError, match="it: does not say .* replies that differ.* 2;"):
             parity.check("it")
 
@@ -472,7 +478,8 @@ class TestParity:
         goes_on = build(by_hand([0.0, 0.0, 0.0, 0.0, 3.0, 0.0]))
         samples = Samples([[4, EOS]], "nowhere")
         parity = check_parity(ends, goes_on, samples, required=1)
-        assert (parity.words, parity.equal_replies, parity.replies_that_differ) == (1, 0.0, 1)
+        found = parity.agreement
+        assert (found.words, found.equal_replies, parity.replies_that_differ) == (1, 0.0, 1)
 
     def test_scores_that_are_no_numbers_fail(self):
         model = by_hand([0.0, 0.0, 0.0, 0.0, 2.0, 0.0])
@@ -490,14 +497,29 @@ class TestParity:
         assert math.isnan(parity.largest_score_difference)
         assert not parity.passed
 
-    def test_rounding_is_judged_by_next_words_alone(self):
-        figures = dict.fromkeys(
-            ("inputs", "words", "near_ties", "next_word_differences", "replies_that_differ"), 9
+    @pytest.mark.parametrize(
+        ("share", "passes"), [(0.991, True), (0.99, True), (0.989, False), (math.nan, True)]
+    )
+    def test_rounding_is_judged_by_next_words_alone(self, share, passes):
+        agreement = Agreement(
+            replies=9,
+            words=9,
+            next_word=share,
+            free_running=0.5,
+            equal_replies=0.1,
+            tied_words=0,
+            tied_replies=0,
         )
-        figures |= {"free_agreement": 0.5, "equal_replies": 0.1, "largest_score_difference": 1.0}
-        figures |= {"origin": "nowhere", "required_agreement": 0.99}
-        assert Parity(**figures, next_word_agreement=0.991).passed
-        assert not Parity(**figures, next_word_agreement=0.989).passed
+        parity = Parity(
+            origin="nowhere",
+            agreement=agreement,
+            near_ties=9,
+            next_words_that_differ=9,
+            replies_that_differ=9,
+            largest_score_difference=1.0,
+            required=0.99,
+        )
+        assert parity.passed == passes
 
 
 class TestSamples:
@@ -646,7 +668,17 @@ class TestCommandLine:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "choice", [["--precision", "int8"], ["--kind", "text"], ["--kind", "onnx"]]
+        "choice",
+        [
+            [],
+            ["--precision", "bf16"],
+            ["--precision", "int8"],
+            ["--method", "trace"],
+            ["--kind", "text"],
+            ["--kind", "onnx"],
+            ["--kind", "torch-export"],
+        ],
+        ids=lambda choice: "-".join(choice[1::2]) or "fp32",
     )
     def test_made_twice_is_the_same(self, models, tmp_path, tiny_data, choice):
         """In processes of their own: within one, TorchScript numbers its classes on."""
@@ -655,7 +687,7 @@ class TestCommandLine:
         for name in ("a", "b"):
             command = [sys.executable, "-m", "analysis", "export", str(models().path), *choice]
             command += ["--data", str(tmp_path / "tiny.safetensors")]
-            if "int8" in choice:
+            if "--precision" in choice:
                 command += ["--min-agreement", "0.5"]
             subprocess.run([*command, "--out", str(tmp_path / name)], cwd=ROOT, check=True)
             made.append((tmp_path / name).read_bytes())

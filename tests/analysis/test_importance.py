@@ -15,7 +15,7 @@ from analysis.__main__ import main
 from analysis.importance.estimates import ENOUGH, METHODS, importances
 from analysis.importance.fanova import variance_shares
 from analysis.importance.measures import place
-from analysis.importance.study import quiet_optuna, to_study
+from analysis.importance.study import to_study
 from model.cli import run_main
 from model.errors import ConfigurationError
 from tests.analysis.conftest import make_experiment, proposed, reported
@@ -28,6 +28,7 @@ from tests.analysis.planted import (
     write_journal,
 )
 from tuning.distributions import Categorical, IntUniform, LogUniform, Uniform
+from tuning.optuna_log import quiet_optuna
 
 
 def run(*arguments):

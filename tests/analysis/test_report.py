@@ -151,6 +151,17 @@ def test_a_gap_within_the_noise_is_called_a_tie(by_hand):
     assert "`python -m analysis promote hand --confirm 3` measures them." in said
 
 
+def test_a_trial_of_the_same_configuration_is_no_rival(by_hand):
+    rows = []
+    for trial, (norm, value) in enumerate([(1.0, 3.0), (2.0, 3.5), (1.0, 3.25), (1.0, 3.0)]):
+        rows += [proposed(trial, clip=norm), reported(trial, 10, "finished", val_loss=value)]
+    said = " ".join(sureness(Results.open(by_hand(rows).path), SoFar()))
+    assert "Trials 3 and 2 had the same configuration as the best." in said
+    assert "The second best, trial 1, is 0.5000 (17 %) behind." in said
+    alone = " ".join(sureness(Results.open(by_hand(rows[:2] + rows[4:], name="a").path), SoFar()))
+    assert "No other configuration has a result to compare it with." in alone
+
+
 def test_a_clear_gap_is_called_one(by_hand):
     results = hand(by_hand, [[5.0, 4.0, 3.0, 2.0], [9.0, 8.0, 7.0, 6.0]])
     said = " ".join(sureness(results, SoFar()))
@@ -662,7 +673,7 @@ def test_a_place_that_cannot_be_written(experiment, tmp_path, capsys):
 def test_a_bad_number_of_samples(given, capsys):
     with pytest.raises(SystemExit):
         main(["report", "x", f"--bootstraps={given}"])
-    assert f"must be a whole number from 0 on, but got {given!r}" in capsys.readouterr().err
+    assert f"must be a whole number of at least 0, but got {given!r}" in capsys.readouterr().err
 
 
 def test_write_report_takes_a_path_as_text(searched, tmp_path):

@@ -4,10 +4,11 @@ import optuna
 import pytest
 
 from analysis import Results
-from analysis.importance.study import configurations, quiet_optuna, to_study
+from analysis.importance.study import configurations, to_study
 from model.errors import ConfigurationError, ExperimentError
 from tests.analysis.conftest import Killed, drive, make_experiment, proposed, reported
 from tests.analysis.planted import PARAMETERS, make_planted, planted, rows_of_trial, write_journal
+from tuning.optuna_log import quiet_optuna
 
 State = optuna.trial.TrialState
 
