@@ -48,13 +48,13 @@ framed = time.time()
 results.problems
 best = results.best()
 done = time.time()
+from model.machine import peak_memory
 usage = resource.getrusage(resource.RUSAGE_SELF)
-memory = usage.ru_maxrss
 print(json.dumps({
     "trials": len(trials), "reports": len(history), "best": int(best["trial"]),
     "imports": imported - begun, "open": opened - imported, "frames": framed - opened,
     "problems": done - framed, "cpu_seconds": usage.ru_utime + usage.ru_stime,
-    "memory_bytes": memory * (1 if sys.platform == "darwin" else 1024),
+    "memory_bytes": peak_memory(),
 }))
 """
 

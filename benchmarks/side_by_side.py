@@ -15,7 +15,6 @@ import argparse
 import multiprocessing
 import os
 import platform
-import resource
 import signal
 import statistics
 import sys
@@ -32,7 +31,7 @@ from typing import Any
 from model.cli import positive, table
 from model.errors import BenchmarkError, DialogueTuneError
 from model.files import atomic_write_json, finite
-from model.processor import usable_cores
+from model.machine import peak_memory, usable_cores
 
 #: Flags of an x86-64 processor that decide how fast matrices are multiplied.
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
@@ -180,19 +179,6 @@ def _timed(work: Work, iterations: int) -> float:
         work.iterate()
     work.synchronise()
     return (time.perf_counter() - started) / iterations
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes.
-
-    Where Linux says it, of this program alone: ``ru_maxrss`` may also hold what the parent had.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def run_alone(name: str, function: Callable[..., dict[str, Any]], **arguments: Any) -> Any:

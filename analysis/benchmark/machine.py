@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.processor import usable_cores
+from model.machine import usable_cores
 
 
 def environment(devices: Sequence[str], threads: int) -> dict[str, Any]:

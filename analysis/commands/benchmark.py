@@ -99,7 +99,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
     from analysis.benchmark.decoders import EXPORTS
     from analysis.benchmark.measuring import Settings
-    from model.processor import usable_cores
+    from model.machine import usable_cores
 
     problems: list[str] = []
     exports = tuple(EXPORTS)

@@ -12,6 +12,7 @@ from analysis.commands.common import Subcommands, add_model
 from model.cli import positive, table
 from model.config import RULES
 from model.files import atomic_write_json
+from model.machine import peak_memory
 
 if TYPE_CHECKING:
     from analysis.profiling.figures import Kernel, Operator, Share
@@ -87,7 +88,7 @@ def _profile(arguments: argparse.Namespace) -> int:
         profiles = [_run(mode, bot, data, arguments) for mode in modes]
     for profile in profiles:
         print(_text(profile, arguments.top))
-    print(f"peak memory of this process: {_process_megabytes():.0f} MB")
+    print(f"peak memory of this process: {peak_memory() / _MEGABYTE:.0f} MB")
     if arguments.json:
         content = {"model": str(bot.path), "profiles": [p.to_mapping() for p in profiles]}
         atomic_write_json(arguments.json, content)
@@ -130,18 +131,6 @@ def _trace_file(file: Path, mode: str | None) -> Path:
         return file
     stem, dot, suffix = file.name.partition(".json")
     return file.with_name(f"{stem}-{mode}{dot}{suffix}")
-
-
-def _process_megabytes() -> float:
-    """The most memory that this process has held, libraries and all; 0 where nobody knows."""
-    import sys
-
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held / (_MEGABYTE if sys.platform == "darwin" else 1024)
 
 
 def _text(profile: Profile, top: int) -> str:

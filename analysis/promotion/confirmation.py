@@ -24,8 +24,8 @@ from model.config import Config, DataConfig
 from model.errors import CheckpointError, ConfigurationError, ExperimentError
 from model.evaluation import evaluate
 from model.files import storage_errors
+from model.machine import usable_cores
 from model.prepared_data import PreparedData
-from model.processor import usable_cores
 from model.randomness import stream_seed
 from model.seq2seq import Seq2Seq
 from tuning.coordinator import Objective

@@ -361,13 +361,13 @@ def test_the_real_pairs_fast_and_in_little_memory() -> None:
     if not REAL.is_dir():
         pytest.skip(f"the real corpora are not at {REAL}")
     program = """
-import json, resource, sys, time
+import json, sys, time
 from model.config import DataConfig
+from model.machine import peak_memory
 from model.preparation import prepare
 start = time.monotonic()
 data = prepare(DataConfig(corpus=sys.argv[1]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"counts": data.counts, "s": time.monotonic() - start, "bytes": peak}))
+print(json.dumps({"counts": data.counts, "s": time.monotonic() - start, "bytes": peak_memory()}))
 """
     found = subprocess.run(
         [sys.executable, "-c", program, str(REAL / "cornell" / "pairs.tsv.xz")],
