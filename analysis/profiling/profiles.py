@@ -131,7 +131,7 @@ def profile_inference(
         data: Where the texts come from: its validation split, or the next that is not empty.
         batch_size: Texts in a batch; None takes the model's own.
         steps: How many times the batch is replied to and measured; as often it is recorded.
-        progress: Show a progress bar on standard error.
+        progress: Show a progress bar, if standard error is a terminal.
     """
     texts = source_texts(bot, data, batch_size or bot.config.training.batch_size)
     stepper = bot._stepper
@@ -180,7 +180,7 @@ def profile_training(
         batch_size: Examples in a batch; None takes the model's own.
         steps: How many steps are measured; as many more are recorded.
         precision: ``fp32``, ``tf32``, ``bf16`` or ``auto``; None takes the model's own.
-        progress: Show a progress bar on standard error.
+        progress: Show a progress bar, if standard error is a terminal.
     """
     device = bot.model.output.weight.device
     own = bot.config.training

@@ -178,4 +178,6 @@ def bytes_of(tensors: Sequence[Tensor]) -> int:
 def _bar(total: int, name: str, terminal: IO[Any], progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=name, file=terminal, disable=not progress, leave=False)
+    return tqdm(
+        total=total, desc=name, file=terminal, disable=None if progress else True, leave=False
+    )
