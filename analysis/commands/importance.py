@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.commands.common import Subcommands, add_experiment, plain
+from analysis.commands.common import Subcommands, add_experiment, note, plain
 from analysis.importance.budgets import RULES
 from analysis.importance.estimates import METHODS, Importance, importances
 from analysis.results import Results
@@ -61,6 +61,7 @@ def counted(trials: int) -> str:
 
 def _importance(arguments: argparse.Namespace) -> int:
     results = Results.open(arguments.experiment, arguments.storage)
+    note(results.problems)
     found = importances(
         results,
         arguments.method or METHODS,

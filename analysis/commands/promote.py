@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from analysis.commands.common import Subcommands, add_experiment
+from analysis.commands.common import Subcommands, add_experiment, note
 from analysis.promotion.registry import promote
 from analysis.results import Results
 from model.cli import positive, table
@@ -62,6 +62,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     results = Results.open(arguments.experiment, arguments.storage)
+    note(results.problems)
     mode = artifact_mode(results.experiment, arguments.wandb)
     confirmed = _confirm(results, arguments) if arguments.confirm else None
     directory = promote(

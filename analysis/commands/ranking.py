@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from analysis.commands.common import Subcommands, add_experiment, frame_table, plain
+from analysis.commands.common import Subcommands, add_experiment, frame_table, note, plain
 from analysis.commands.importance import add_trials, counted
 from analysis.importance.ranking import Ranking, ranking
 from analysis.results import Results
@@ -33,6 +33,7 @@ def register(commands: Subcommands) -> None:
 
 def _ranking(arguments: argparse.Namespace) -> int:
     results = Results.open(arguments.experiment, arguments.storage)
+    note(results.problems)
     found = ranking(results, rule=arguments.trials)
     print(_json(results, found) if arguments.json else _text(results, found, arguments.top))
     return 0

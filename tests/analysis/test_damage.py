@@ -41,6 +41,10 @@ class TestFiles:
         assert len(results.ranked()) == 4
         assert say(capsys, "results", experiment.path) == f"note: {text}\n"
         assert say(capsys, "best", experiment.path) == f"note: {text}\n"
+        registry = ("--name", "bot", "--registry", experiment.path / "registry")
+        promoted = say(capsys, "promote", experiment.path, *registry, "--wandb", "disabled")
+        assert promoted == f"note: {text}\n"
+        assert say(capsys, "ranking", experiment.path) == f"note: {text}\n"
 
     def test_no_files_of_trials_at_all(self, experiment):
         """Only the small files were copied."""
