@@ -9,10 +9,12 @@ RUN = $(VENV)/bin/python
 SWEEP ?= configs/demo.yaml
 MODEL ?= everyday
 STORAGE ?= runs
+# What `make dashboard` shows: NAME=..., else the newest experiment.
+SHOWN := $(or $(NAME),latest)
 NAME := $(or $(NAME),sweep-$(shell date +%Y%m%d-%H%M%S))
 ARGS ?=
 
-.PHONY: help sweep test test-slow test-all guard lint types setup setup-dev clean
+.PHONY: help sweep dashboard test test-slow test-all guard lint types setup setup-dev clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -37,6 +39,10 @@ sweep: $(VENV)/.runtime ## search, show the results, promote the best model, let
 	$(RUN) -m analysis promote $(NAME) --storage $(STORAGE) --name $(MODEL) --force
 	$(RUN) -m model chat $(MODEL) --say "hello !" --say "how are you today ?" \
 	  --say "what is the capital of france ?" --say "tell me a joke ." --say "goodbye !"
+
+dashboard: $(VENV)/.runtime ## look at a search with optuna-dashboard: the newest, or NAME=...
+	file=$$($(RUN) -m tuning.study $(SHOWN) --storage $(STORAGE)) && \
+	  exec $(VENV)/bin/optuna-dashboard "$$file" $(ARGS)
 
 test: $(VENV)/.development ## the tests, in under eight minutes
 	$(RUN) -m pytest

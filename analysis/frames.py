@@ -128,12 +128,27 @@ class Frames:
 
     def _best(self) -> pd.DataFrame:
         """The best report of each trial that has one: the first of the best value."""
-        value = self._measured[self.objective.name]
-        valued = self._measured[np.isfinite(value)]
-        groups = valued.groupby("trial")[self.objective.name]
-        places = groups.idxmin() if self.objective.goal == "minimize" else groups.idxmax()
-        best: pd.DataFrame = valued.loc[places].set_index("trial")
+        best: pd.DataFrame = self._measured.loc[self._best_places].set_index("trial")
         return best
+
+    @cached_property
+    def _best_places(self) -> pd.Series[int]:
+        """The place in the table of each trial's best report."""
+        value = self._measured[self.objective.name]
+        groups = self._measured[np.isfinite(value)].groupby("trial")[self.objective.name]
+        minimize = self.objective.goal == "minimize"
+        places: pd.Series[int] = groups.idxmin() if minimize else groups.idxmax()
+        return places
+
+    def configurations(self) -> dict[int, dict[str, Any]]:
+        """Each trial's configuration; where it changed on the way, that of its best report."""
+        seqs, places = self.journal.table.column("seq"), self._best_places
+        changed = {
+            trial: self.journal.config_at(trial, seqs[int(places[trial])].as_py())
+            for trial in self.journal.changes
+            if trial in places.index
+        }
+        return self.journal.configs | changed
 
     def _ends(self) -> pd.DataFrame:
         """The last report of each trial that has one."""
@@ -144,7 +159,7 @@ class Frames:
         events = self._events
         trial = events["trial"]
         passed = events.groupby("trial")["time"].diff()
-        within = passed.mask(events["kind"].isin(["proposed", "restarted"]))
+        within = passed.mask(events["kind"].isin(["proposed", "restarted", "retried", "stopped"]))
         return within.groupby(trial).sum()
 
     def _spent(self) -> dict[str, pd.Series[float]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.results import Results
-from tuning.journal import Row
+from tuning.journal import COMPLETE, Row
 from tuning.search import STATES
 
 #: What a step says of itself, and where it is counted.
@@ -126,7 +126,8 @@ class _Timeline:
             self._leave(attempt, end)
         self._count_idle(start, end)
         last = self.rows[-1]
-        ended = str(last.reason) if last.kind == "ended" else "running" if running else "killed"
+        reason = COMPLETE if last.completes else str(last.reason)
+        ended = reason if last.kind == "ended" else "running" if running else "killed"
         return Session(
             state=ended,
             wall_seconds=end - start,

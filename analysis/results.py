@@ -152,7 +152,9 @@ class Results:
         frame = pd.concat(
             [
                 told.iloc[:, :place],
-                configuration_frame(numbers, self._table.configs, self._fixed, self.searched),
+                configuration_frame(
+                    numbers, self._frames.configurations(), self._fixed, self.searched
+                ),
                 told.iloc[:, place:],
                 files_of_trials(self.experiment.path, numbers),
             ],

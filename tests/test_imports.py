@@ -24,7 +24,8 @@ ALLOWED = {
         "tuning.sweep_file",  # the sweep that a manifest holds
         "tuning.search_space",  # the searched hyper-parameters and their distributions
         "tuning.distributions",  # where a value lies in what it was drawn from
-        "tuning.tpe",  # how distributions are told to Optuna, whose importance and figures we use
+        "tuning.study_space",  # how a space is told to Optuna, whose importance and figures we use
+        "tuning.study_trial",  # what a trial's state is called there
         "tuning.optuna_log",  # and keeping it quiet meanwhile
         "tuning.coordinator",  # what an objective is, and when a value is better
         "tuning.scheduling",  # schedulers are plain objects: simulating them on a journal

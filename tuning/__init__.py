@@ -3,6 +3,7 @@
 import tuning
 experiment = tuning.run("configs/demo.yaml", trials=12)
 experiment = tuning.resume("demo-20260101-120000")   # after an interruption
+experiment = tuning.extend("demo-20260101-120000", trials=12)
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuning.launch import resume, run
+    from tuning.launch import extend, repeat, resume, retry, run
 
-__all__ = ["resume", "run"]
+__all__ = ["extend", "repeat", "resume", "retry", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,11 @@ from model.training import Report
 from tuning.coordinator import Coordinator
 from tuning.scheduling import Decision
 
-_DECISIONS = {Decision.CONTINUE: TrialScheduler.CONTINUE, Decision.STOP: TrialScheduler.STOP}
+_DECISIONS = {
+    Decision.CONTINUE: TrialScheduler.CONTINUE,
+    Decision.STOP: TrialScheduler.STOP,
+    Decision.CLONE: TrialScheduler.STOP,  # the next attempt at it begins as the clone
+}
 
 
 class SearchAdapter(RaySearcher):  # type: ignore[misc]

@@ -4,7 +4,7 @@ The coordinator stands between the plain objects (searcher, scheduler) and whoev
 (Ray Tune through ``tuning.adapters``, or a loop in a test). Everything that happens goes through
 one of its methods, is written to the journal before it takes effect, and is told to listeners
 (live view, tracking). `Coordinator.replay` brings searcher and scheduler to the state they had
-when the journal's last row was written.
+when the journal's last row was written: the methods ``_take_in...`` are what both have in common.
 """
 
 from __future__ import annotations
@@ -12,54 +12,23 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
+from tuning.journal_row import COMPLETE, TARGET_REACHED
+from tuning.objective import Objective
 from tuning.scheduling import Decision, Scheduler
 from tuning.search import Outcome, Searcher
+from tuning.trial_record import Assignment, Copy, TrialRecord
+
+__all__ = ["Assignment", "Coordinator", "Listener", "Objective", "TrialRecord"]
 
 _LOGGER = logging.getLogger(__name__)
 #: A search ends when this many trials failed and none ever reported.
 HOPELESS = 3
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is optimised.
-
-    Attributes:
-        name: A metric of the trainer, such as ``val_loss``.
-        goal: ``minimize`` or ``maximize``.
-    """
-
-    name: str
-    goal: str
-
-    def better(self, value: float | None, than: float | None) -> bool:
-        """Whether a value improves on another; nothing improves by being NaN or absent."""
-        if value is None or not math.isfinite(value):
-            return False
-        if than is None:
-            return True
-        return value < than if self.goal == "minimize" else value > than
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """An attempt at a trial, to be run.
-
-    Attributes:
-        trial: Number of the trial.
-        attempt: From 1; beyond 1 the trial goes on from its newest checkpoint.
-        config: Searched and fixed fields.
-    """
-
-    trial: int
-    attempt: int
-    config: dict[str, Any]
 
 
 class Listener(Protocol):
@@ -67,29 +36,6 @@ class Listener(Protocol):
 
     def heard(self, row: Row) -> None:
         """Called with each new row of the journal."""
-
-
-@dataclass
-class TrialRecord:
-    """What the coordinator knows of a trial.
-
-    Attributes:
-        config: Searched and fixed fields.
-        attempt: The current or last attempt.
-        failures: Attempts that failed since the last new iteration; interruptions do not count.
-        iteration: Highest iteration reported.
-        value: Best so far of the objective.
-        state: As in `Row.state`; ``running`` until it ends.
-        decisions: Decision at each iteration reported, to be given again to a restarted trial.
-    """
-
-    config: dict[str, Any]
-    attempt: int = 1
-    failures: int = 0
-    iteration: int = 0
-    value: float | None = None
-    state: str = "running"
-    decisions: dict[int, str] = field(default_factory=dict)
 
 
 class Coordinator:
@@ -102,6 +48,12 @@ class Coordinator:
         objective: What is optimised.
         trials: How many trials to run, or None for as many as the searcher has.
         max_failures: Failed attempts without progress after which a trial is given up.
+
+    Attributes:
+        target: How many trials to run, extensions included.
+        target_reached: Whether a trial has a value as good as the objective's target.
+        keep_weights: Called with (source, trial, iteration) before a trial takes over another's
+            weights: it is to keep the source's newest checkpoint for the trial.
     """
 
     def __init__(
@@ -122,6 +74,8 @@ class Coordinator:
         self.max_failures = max_failures
         self.trials: dict[int, TrialRecord] = {}
         self.listeners: list[Listener] = []
+        self.target_reached = False
+        self.keep_weights: Callable[[int, int, int], None] = lambda source, trial, iteration: None
         self._to_restart: deque[int] = deque()
         self._exhausted = False
 
@@ -133,6 +87,9 @@ class Coordinator:
         Returns:
             None where there is nothing to start now; see `done`.
         """
+        if self.target_reached:
+            self._stop_waiting()
+            return None
         if self._to_restart:
             return self._restart(self._to_restart.popleft())
         if self._exhausted or (self.target is not None and len(self.trials) >= self.target):
@@ -143,22 +100,48 @@ class Coordinator:
             return None
         trial = len(self.trials)
         self.trials[trial] = TrialRecord(dict(config))
+        self.scheduler.started(trial, config)
         row = Row(kind="proposed", trial=trial, attempt=1, config=config, state="running")
         self._tell(self._write(row))
         return Assignment(trial, 1, config)
 
     def _restart(self, trial: int) -> Assignment:
         record = self.trials[trial]
-        record.attempt += 1
-        row = Row(
-            kind="restarted",
-            trial=trial,
-            attempt=record.attempt,
-            config=record.config,
-            state="running",
-        )
-        self._tell(self._write(row))
-        return Assignment(trial, record.attempt, record.config)
+        row = replace(self._row("restarted", trial), attempt=record.attempt + 1, values=[])
+        if record.copy is None:
+            row = replace(row, iteration=None)
+        else:
+            row = replace(
+                row,
+                config=record.copy.config,
+                source=record.copy.source,
+                source_iteration=record.copy.source_iteration,
+            )
+        row = self._write(row)
+        self._take_in_restart(row)
+        self._tell(row)
+        return Assignment(trial, record.attempt, record.config, record.cloned_at)
+
+    def _take_in_restart(self, row: Row) -> None:
+        assert row.trial is not None and row.attempt is not None
+        record = self.trials[row.trial]
+        record.attempt = row.attempt
+        if row.source is not None and row.iteration is not None:
+            record.config, record.copy, record.cloned_at = dict(row.config), None, row.iteration
+            # The new attempt repeats that report, and then goes on.
+            record.decisions[row.iteration] = Decision.CONTINUE.value
+
+    def _stop_waiting(self) -> None:
+        """Ends the trials that wait to be restarted: the search has what it was asked for."""
+        while self._to_restart:
+            row = self._row("stopped", self._to_restart.popleft())
+            row = self._write(replace(row, state="stopped", reason=TARGET_REACHED))
+            self._take_in_stop(row)
+            self._tell(row)
+
+    def _take_in_stop(self, row: Row) -> None:
+        assert row.trial is not None
+        self._end(row.trial, "stopped")
 
     def report(
         self,
@@ -185,41 +168,70 @@ class Coordinator:
             note: What went wrong without ending it: a damaged checkpoint that was passed over.
         """
         record = self.trials[trial]
-        known = iteration in record.decisions
-        row = Row(
-            kind="report",
-            trial=trial,
-            attempt=record.attempt,
+        known = record.decisions.get(iteration)
+        row = replace(
+            self._row("report", trial),
             iteration=iteration,
-            config=record.config,
             metrics=metrics,
             worker=worker,
             values=[self._best(record, metrics)],
             state=state,
             reason=note,
         )
-        decision = Decision(record.decisions[iteration]) if known else self._decide(row)
-        stopped = decision is Decision.STOP and state == "running"
-        row = self._write(_decided(row, decision, "stopped" if stopped else state))
-        if not known:
+        row = self._decided(row) if known is None else _with_decision(row, Decision(known))
+        row = self._write(row)
+        if known is None:
             self._take_in(row)
         self._tell(row)
-        return decision
+        assert row.decision is not None
+        return Decision(row.decision)
 
     def _best(self, record: TrialRecord, metrics: dict[str, Any]) -> float | None:
         value = metrics.get(self.objective.name)
         return value if self.objective.better(value, record.value) else record.value
 
+    def _decided(self, row: Row) -> Row:
+        """A new report with the scheduler's decision, or the end where the target is reached."""
+        decision = self._decide(row)
+        if decision is not Decision.STOP and self._good_enough(row.values[0]):
+            row = replace(row, reason=row.reason or TARGET_REACHED)
+            decision = Decision.STOP
+        if decision is Decision.CLONE:
+            assert row.trial is not None and row.iteration is not None
+            copy = self._copy_of(row.trial)
+            self.keep_weights(copy.source, row.trial, row.iteration)
+            self.trials[row.trial].copy = copy
+        return _with_decision(row, decision)
+
     def _decide(self, row: Row) -> Decision:
         assert row.trial is not None
         if row.state != "running":
             return Decision.STOP
-        value = row.values[0] if row.values[0] is not None else math.nan
-        return self.scheduler.report(row.trial, self._report_number(row.trial), value)
+        return self._ask_scheduler(row)
+
+    def _ask_scheduler(self, row: Row) -> Decision:
+        """The scheduler's decision on a new report; figures that are none are NaN to it."""
+        assert row.trial is not None
+        best, latest = row.values[0], row.metrics.get(self.objective.name)
+        return self.scheduler.report(
+            row.trial,
+            self._report_number(row.trial),
+            math.nan if best is None else best,
+            latest=math.nan if latest is None else latest,
+        )
 
     def _report_number(self, trial: int) -> int:
         """Number from 1 of the report being made; rungs are counted in reports."""
         return len(self.trials[trial].decisions) + 1
+
+    def _good_enough(self, value: float | None) -> bool:
+        return self.target_reached or self.objective.reached(value)
+
+    def _copy_of(self, trial: int) -> Copy:
+        """What the scheduler's decision to clone, just made, asks for."""
+        clone = self.scheduler.clone_of(trial)
+        source = self.trials[clone.source]
+        return Copy(clone.source, source.iteration, dict(clone.configuration))
 
     def _take_in(self, row: Row) -> None:
         """Updates the trial's record and tells the searcher, after a report was decided."""
@@ -229,11 +241,14 @@ class Coordinator:
         record.failures = 0
         record.iteration = max(record.iteration, row.iteration)
         record.value = row.values[0]
+        self.target_reached = self._good_enough(record.value)
         if record.value is not None:
             self.searcher.report(row.trial, row.iteration, record.value)
         assert row.state is not None
         if row.state != "running":
             self._end(row.trial, row.state)
+        elif row.decision == Decision.CLONE:
+            self._to_restart.append(row.trial)
 
     def failed(self, trial: int, reason: str, *, retry: bool = True) -> None:
         """Notes that an attempt failed; the trial is restarted while it may fail again.
@@ -248,20 +263,11 @@ class Coordinator:
                 the others would fail too.
         """
         record = self.trials[trial]
-        if record.state != "running":
-            return
+        if record.state != "running" or trial in self._to_restart:
+            return  # that attempt had ended before
         final = record.failures + 1 >= self.max_failures or not retry
-        row = Row(
-            kind="failed",
-            trial=trial,
-            attempt=record.attempt,
-            iteration=record.iteration,
-            config=record.config,
-            values=[record.value],
-            state="failed" if final else "running",
-            reason=reason,
-        )
-        row = self._write(row)
+        state = "failed" if final else "running"
+        row = self._write(replace(self._row("failed", trial), state=state, reason=reason))
         self._take_in_failure(row)
         if not final:
             self._to_restart.append(trial)
@@ -296,9 +302,14 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        """Whether every requested trial has ended."""
+        """Whether every requested trial has ended, or the target is reached and none is live."""
         full = self.target is not None and len(self.trials) >= self.target
-        return not self.live and (full or self._exhausted)
+        return (full or self._exhausted or self.target_reached) and not self.live
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the searcher has no other configuration."""
+        return self._exhausted
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -310,41 +321,101 @@ class Coordinator:
                 chosen = trial, value
         return chosen
 
+    # Asking for more
+
+    def extend(self, trials: int) -> None:
+        """Asks for more trials, with all that was learned so far."""
+        row = self._write(Row(kind="extended", metrics={"trials": trials}))
+        self._take_in_extension(row)
+        self._tell(row)
+
+    def _take_in_extension(self, row: Row) -> None:
+        if self.target is not None:
+            self.target += int(row.metrics["trials"])
+
+    def ended_badly(self, *, diverged: bool = False) -> list[int]:
+        """Trials that failed, and those that diverged where these are asked for."""
+        states = ("failed", "diverged") if diverged else ("failed",)
+        return [trial for trial, record in self.trials.items() if record.state in states]
+
+    def retry(self, trials: Iterable[int]) -> None:
+        """Lets trials that failed or diverged run again, as further attempts."""
+        for trial in trials:
+            row = self._write(self._row("retried", trial))
+            self._take_in_retry(row)
+            self._to_restart.append(trial)
+            self._tell(row)
+        self._to_restart = deque(sorted(self._to_restart))  # as after a replay
+
+    def _take_in_retry(self, row: Row) -> None:
+        assert row.trial is not None
+        record = self.trials[row.trial]
+        record.state, record.failures = "running", 0
+        # Where it ended it may go on this time: that report is judged anew.
+        for iteration, decision in list(record.decisions.items()):
+            if decision == Decision.STOP:
+                del record.decisions[iteration]
+        self.searcher.retried(row.trial)
+
     # Sessions and replay
 
     def session(self, kind: str, reason: str, **metrics: float) -> None:
         """Notes that a driver began (``session``) or left (``ended``), and what it measured."""
         self._tell(self._write(Row(kind=kind, reason=reason, metrics=metrics)))
 
+    def end_session(self) -> None:
+        """Notes that the driver leaves, and whether the search has all that was asked for."""
+        reason = TARGET_REACHED if self.target_reached else COMPLETE
+        self.session("ended", reason if self.done else "interrupted")
+
     def replay(self, rows: Sequence[Row]) -> None:
         """Rebuilds everything from the rows of an earlier driver, without writing any.
 
         Trials that had not ended are restarted, in the order of their numbers.
         """
+        readers: dict[str, Callable[[Row], None]] = {
+            "proposed": self._replay_proposal,
+            "restarted": self._take_in_restart,
+            "report": self._replay_report,
+            "failed": self._take_in_failure,
+            "stopped": self._take_in_stop,
+            "extended": self._take_in_extension,
+            "retried": self._take_in_retry,
+        }
         for row in rows:
-            if row.kind == "proposed":
-                self._replay_proposal(row)
-            elif row.kind == "restarted" and row.trial is not None and row.attempt is not None:
-                self.trials[row.trial].attempt = row.attempt
-            elif row.kind == "report":
-                self._replay_report(row)
-            elif row.kind == "failed":
-                self._take_in_failure(row)
-        self._to_restart.extend(sorted(self.live))
+            if row.kind in readers:
+                readers[row.kind](row)
+        self._to_restart = deque(sorted(self.live))
 
     def _replay_proposal(self, row: Row) -> None:
         assert row.trial == len(self.trials), "trials are numbered in the order of proposal"
         self.searcher.replay(row.config)
         self.trials[row.trial] = TrialRecord(dict(row.config))
+        self.scheduler.started(row.trial, row.config)
 
     def _replay_report(self, row: Row) -> None:
         assert row.trial is not None and row.iteration is not None
-        if row.iteration in self.trials[row.trial].decisions:
+        record = self.trials[row.trial]
+        if row.iteration in record.decisions:
             return
         if row.metrics and row.state in ("running", "stopped"):
-            value = row.values[0] if row.values[0] is not None else math.nan
-            self.scheduler.report(row.trial, self._report_number(row.trial), value)
+            self._ask_scheduler(row)
+        if row.decision == Decision.CLONE:
+            record.copy = self._copy_of(row.trial)
         self._take_in(row)
+
+    def _row(self, kind: str, trial: int) -> Row:
+        """A row that says how a trial stands."""
+        record = self.trials[trial]
+        return Row(
+            kind=kind,
+            trial=trial,
+            attempt=record.attempt,
+            iteration=record.iteration,
+            config=record.config,
+            values=[record.value],
+            state="running",
+        )
 
     def _write(self, row: Row) -> Row:
         return self.journal.append(row)
@@ -359,5 +430,7 @@ class Coordinator:
                 self.listeners.remove(listener)
 
 
-def _decided(row: Row, decision: Decision, state: str) -> Row:
-    return replace(row, decision=decision.value, state=state)
+def _with_decision(row: Row, decision: Decision) -> Row:
+    """The row with a decision; a running trial that it stops is stopped."""
+    stopped = decision is Decision.STOP and row.state == "running"
+    return replace(row, decision=decision.value, state="stopped" if stopped else row.state)

@@ -2,7 +2,10 @@
 
 runs/NAME/experiment.json    the manifest: sweep, seeds, versions, data, commit, command line
 runs/NAME/data.safetensors   the prepared data set, so that a resume needs nothing else
+runs/NAME/try.json           configurations tried first, where there are any
+runs/NAME/warm_start.json    trials of earlier experiments, where it began with any
 runs/NAME/journal/           what happened, see ``tuning.journal``
+runs/NAME/study.log          the search as an Optuna study, see ``tuning.study``
 runs/NAME/trials/            the best weights of every trial, see ``tuning.trial_files``
 runs/NAME/wandb/             Weights & Biases' files, when it runs offline
 """
@@ -15,14 +18,11 @@ import os
 import platform
 import secrets
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,9 +32,21 @@ from model.files import atomic_write_json, reason_of, storage_errors
 from model.model_directory import valid_name
 from model.prepared_data import PreparedData
 from model.validation import did_you_mean
-from tuning.coordinator import Objective
-from tuning.journal import check_format
+from tuning.environment import environment, git_commit, versions
+from tuning.journal_row import check_format
+from tuning.objective import Objective
+from tuning.starting_points import FILES, StartingPoints
 from tuning.sweep_file import Sweep, parse_sweep
+
+__all__ = [
+    "FORMAT",
+    "LATEST",
+    "MANIFEST",
+    "Experiment",
+    "git_commit",
+    "list_experiments",
+    "versions",
+]
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
@@ -42,7 +54,6 @@ MANIFEST = "experiment.json"
 _DATA = "data.safetensors"
 #: Stands for the newest experiment wherever a name is asked for.
 LATEST = "latest"
-_PACKAGES = ("torch", "ray", "optuna", "wandb", "pandas", "numpy")
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class Experiment:
         trials: int | None,
         settings: Mapping[str, Any],
         command: Sequence[str] = (),
+        starting: StartingPoints | None = None,
+        repeats: Mapping[str, str] | None = None,
     ) -> Experiment:
         """Makes the directory, with the manifest and the data.
 
@@ -81,6 +94,8 @@ class Experiment:
             trials: How many trials, or None for all points of a grid.
             settings: Resources and tracking, kept for a resume.
             command: The command line, for the record.
+            starting: What to try first, and what earlier experiments found.
+            repeats: Name and id of the experiment that this one repeats.
 
         Raises:
             ExperimentError: where the name is taken or cannot be one.
@@ -98,7 +113,7 @@ class Experiment:
             "sweep": sweep.to_mapping(),
             "seed": seed,
             "trials": trials,
-            "objectives": [{"name": sweep.metric, "goal": sweep.goal}],
+            "objectives": [Objective(sweep.metric, sweep.goal, sweep.target).to_mapping()],
             "settings": dict(settings),
             "data": {
                 "fingerprint": data.fingerprint,
@@ -107,13 +122,15 @@ class Experiment:
                 "unigram_val_loss": unigram_loss(data, "validation"),
             },
             "command": list(command),
-            "commit": git_commit(),
-            "versions": versions(),
+            **environment(),
         }
+        if repeats is not None:
+            manifest["repeats"] = dict(repeats)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         try:
             data.save(path / _DATA)
+            (starting or StartingPoints()).write(path)
             atomic_write_json(path / MANIFEST, manifest)  # last: it makes it an experiment
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
@@ -173,6 +190,14 @@ class Experiment:
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
             raise ExperimentError(f"{file}: is not the data that the experiment began with.")
         return data
+
+    def starting_points(self) -> StartingPoints:
+        """What it began with beside its sweep.
+
+        Raises:
+            ExperimentError: where a file is damaged or newer.
+        """
+        return StartingPoints.read(self.path)
 
     def lock(self) -> IO[str]:
         """Takes the right to write; it is given back when the file is closed or we die.
@@ -239,7 +264,7 @@ def _check_free(path: Path) -> None:
         )
     with storage_errors(path):
         there = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    if there - {_DATA}:  # what a driver leaves that died before it wrote the manifest
+    if there - {_DATA, *FILES}:  # what a driver leaves that died before it wrote the manifest
         raise ExperimentError(
             f"{path}: holds files, but is no experiment; remove it, or choose another --name."
         )
@@ -266,33 +291,3 @@ def list_experiments(storage: Path) -> list[Path]:
         return []
     manifests = [p / MANIFEST for p in storage.iterdir() if (p / MANIFEST).is_file()]
     return [m.parent for m in sorted(manifests, key=lambda m: m.stat().st_mtime_ns)]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
-    found = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the project's checkout, with ``+changes`` where files differ from it."""
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        )
-        return result.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return None
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

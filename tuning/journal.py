@@ -34,9 +34,19 @@ from tuning.compaction import (
     table_of,
     write_compacted,
 )
-from tuning.journal_row import FORMAT, Complain, Row, check_format, no_format, refuse
+from tuning.journal_row import COMPLETE, FORMAT, Complain, Row, check_format, no_format, refuse
 
-__all__ = ["FORMAT", "Journal", "Row", "check_format", "compact", "current_reports", "read_journal"]
+__all__ = [
+    "COMPLETE",
+    "FORMAT",
+    "Journal",
+    "Row",
+    "check_format",
+    "compact",
+    "current_reports",
+    "read_journal",
+    "trials_asked_for",
+]
 
 #: Rows after which a new segment is begun.
 SEGMENT_ROWS = 10_000
@@ -228,6 +238,18 @@ def current_reports(rows: Iterable[Row]) -> list[Row]:
             reports.pop()
         reports.append(row)
     return sorted((row for reports in standing.values() for row in reports), key=lambda r: r.seq)
+
+
+def trials_asked_for(first: int | None, rows: Iterable[Row]) -> int | None:
+    """How many trials a search is asked for by now.
+
+    Args:
+        first: How many at first, as its manifest says; None for as many as there are.
+        rows: Its journal, with every extension.
+    """
+    if first is None:
+        return None
+    return first + sum(int(row.metrics["trials"]) for row in rows if row.kind == "extended")
 
 
 def compact(directory: Path) -> None:

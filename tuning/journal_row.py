@@ -14,6 +14,10 @@ from model.files import finite
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
 
+#: Why a session ended, where the search then had all that was asked for.
+COMPLETE = "complete"
+TARGET_REACHED = "target reached"
+
 #: Hears of damage, in words with the place: it raises, or notes it and reading goes on without.
 Complain = Callable[[str], None]
 
@@ -32,6 +36,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "state": str,
     "reason": str,
     "worker": str,
+    "source": int,
+    "source_iteration": int,
 }
 _NEEDED = ("kind", "seq")
 #: Beyond it, tables have no whole numbers.
@@ -45,7 +51,10 @@ class Row:
     Attributes:
         kind: ``session`` (a driver began), ``proposed`` (a trial was asked for), ``restarted``
             (a trial begins another attempt), ``report``, ``failed`` (an attempt raised or its
-            worker died) or ``ended`` (the driver finished its session).
+            worker died), ``stopped`` (a trial that waited to be restarted ended: the target was
+            reached), ``retried`` (a trial that had failed or diverged is to run again),
+            ``extended`` (``metrics.trials`` more trials are asked for) or ``ended`` (the driver
+            finished its session). A kind that a reader does not know it passes over.
         seq: Position in the journal, from 0, without gaps.
         time: Seconds since 1970 (UTC).
         trial: Number of the trial, from 0 in the order of proposal; None for sessions.
@@ -54,11 +63,14 @@ class Row:
         config: The configuration in force: the searched and fixed fields.
         metrics: What the trainer measured.
         values: Best so far of each objective, None where there is none yet.
-        decision: ``continue`` or ``stop``, for a report.
+        decision: ``continue``, ``stop`` or ``clone``, for a report.
         state: What the trial is after this row: ``running``, ``finished``, ``stopped`` (by the
             scheduler), ``diverged`` or ``failed``.
         reason: Why an attempt failed or a session ended, in words.
         worker: Where the trial runs, ``host:pid``.
+        source: Number of the trial whose weights this attempt begins with, where it is a clone
+            (population-based training); None otherwise.
+        source_iteration: Iterations that the source had reported then.
     """
 
     kind: str
@@ -74,6 +86,13 @@ class Row:
     state: str | None = None
     reason: str | None = None
     worker: str | None = None
+    source: int | None = None
+    source_iteration: int | None = None
+
+    @property
+    def completes(self) -> bool:
+        """Whether it says that the search had all that was asked for up to here."""
+        return self.kind == "ended" and self.reason in (COMPLETE, TARGET_REACHED)
 
     def to_json(self) -> str:
         """One line of standard JSON; fields that say nothing are left out."""

@@ -47,13 +47,16 @@ class JournalTable:
         table: A `pyarrow.Table` of all rows in order of their sequence numbers, with the columns
             kind, seq, time (seconds since 1970), trial, attempt, iteration, decision, state,
             reason, worker, as in `tuning.journal.Row`, and ``metrics.NAME`` for every metric.
-        configs: Configuration of each trial.
+        configs: Configuration of each trial, as it was proposed.
+        changes: Of trials that went on with another one (population-based training): the sequence
+            number of each such restart, in order, and the configuration from there on.
         torn: Files whose last line was torn and skipped.
         problems: Damage that was passed over, in words: file, line, reason.
     """
 
     table: Any
     configs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    changes: dict[int, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict)
     torn: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -62,6 +65,11 @@ class JournalTable:
         """Names of the metrics, sorted."""
         names = self.table.column_names
         return sorted(n.removeprefix(METRIC) for n in names if n.startswith(METRIC))
+
+    def config_at(self, trial: int, seq: int) -> dict[str, Any]:
+        """A trial's configuration at a row, by its sequence number; empty where it is lost."""
+        known = [config for change, config in self.changes.get(trial, []) if change <= seq]
+        return known[-1] if known else self.configs.get(trial, {})
 
 
 def read_journal_table(directory: Path) -> JournalTable:
@@ -252,11 +260,27 @@ def _as(column: Any, kind: Any) -> Any:
 def _take_configs(
     reading: JournalTable, table: Any, config_of: Callable[[int], dict[str, Any] | None]
 ) -> None:
-    """Keeps the configuration in the first row of each trial that is new."""
+    """Keeps the configuration in the first row of each trial that is new, and later changes."""
     numbers, places = np.unique(_whole(table, "trial"), return_index=True)
     for trial, place in zip(numbers.tolist(), places.tolist(), strict=True):
         if trial >= 0 and trial not in reading.configs and (config := config_of(place)):
             reading.configs[trial] = config
+    restarts = np.flatnonzero(_restarted(table))
+    numbers, seqs = _whole(table, "trial")[restarts], _whole(table, "seq")[restarts]
+    for trial, seq, place in zip(numbers.tolist(), seqs.tolist(), restarts.tolist(), strict=True):
+        config = config_of(place)
+        if trial >= 0 and config and config != reading.config_at(trial, seq):
+            reading.changes.setdefault(trial, []).append((seq, config))
+
+
+def _restarted(table: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows begin another attempt."""
+    import pyarrow.compute as pc
+
+    found: np.ndarray[Any, np.dtype[np.bool_]] = (
+        pc.equal(table.column("kind"), "restarted").fill_null(False).to_numpy()
+    )
+    return found
 
 
 def _whole(table: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:

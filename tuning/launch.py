@@ -1,35 +1,36 @@
-"""Launching a search on Ray Tune, and going on with an interrupted one."""
+"""Starting a search: a new one, or an earlier one once more.
+
+Everything that can be checked is checked before the first trial starts. What can be done with a
+search that there is already is in ``tuning.going_on``.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
-
-import numpy as np
 
 from model.data_source import open_or_prepare
 from model.prepared_data import PreparedData
+from tuning.choices import with_choices
 from tuning.cluster import Resources, connected, fitting
-from tuning.coordinator import Coordinator
+from tuning.driving import Driver
 from tuning.experiment import Experiment
-from tuning.journal import Journal, Row, compact, read_journal
+from tuning.going_on import extend, is_complete, resume, retry
+from tuning.repetition import plan_repetition
 from tuning.scheduling import make_scheduler
-from tuning.search import STATES, make_searcher
+from tuning.search import make_searcher
+from tuning.starting_points import StartingPoints
 from tuning.sweep_file import Sweep, load_sweep
-from tuning.tracking import WandbTracker, choose_mode
-from tuning.trial_files import TrialFiles
-from tuning.view import LiveView
+from tuning.tracking import choose_mode
+from tuning.try_first import points_to_try
+from tuning.warm_start import past_trials_of
+
+__all__ = ["DEFAULT_TRIALS", "extend", "is_complete", "repeat", "resume", "retry", "run"]
 
 #: Trials where neither ``--trials`` nor ``run_cap`` says how many, but for a grid: all points.
 DEFAULT_TRIALS = 25
@@ -47,13 +48,15 @@ def run(
     name: str | None = None,
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    searcher: str | None = None,
+    scheduler: str | None = None,
+    try_first: Sequence[str | Path] = (),
+    warm_start: Sequence[str | Path] = (),
     wandb: str | None = None,
     max_failures: int = 3,
     command: Sequence[str] = (),
 ) -> Experiment:
     """Runs a hyper-parameter search.
-
-    Everything that can be checked is checked before the first trial starts.
 
     Args:
         sweep: A sweep, or the sweep file to load.
@@ -64,8 +67,13 @@ def run(
         address: Of an existing Ray cluster; None starts Ray on this machine.
         storage: Directory of all experiments; on a cluster, one that every node can reach.
         name: The experiment's name; None makes one of the sweep's name and the time.
-        seed: Seed of the searcher. Two runs with the same seed propose the same.
+        seed: Seed of searcher and scheduler. Two runs with the same seed propose the same.
         overrides: Fields set to one value, whatever the sweep says.
+        searcher: Who proposes, whatever the sweep says; one of `tuning.search.SEARCHERS`.
+        scheduler: Who stops trials, likewise; one of `tuning.scheduling.SCHEDULERS`.
+        try_first: Known good points to try first: files, or ``EXPERIMENT:N``; see
+            `tuning.try_first`.
+        warm_start: Experiments over the same space, which searchers that learn begin with.
         wandb: ``online``, ``offline`` or ``disabled``; None for online if there is a key.
         max_failures: Failed attempts after which a trial is given up.
         command: The command line, for the record.
@@ -79,79 +87,130 @@ def run(
     started = time.monotonic()
     if not isinstance(sweep, Sweep):
         sweep = load_sweep(sweep)
-    sweep = sweep.with_overrides(overrides or {})
+    sweep = with_choices(sweep.with_overrides(overrides or {}), searcher, scheduler)
+    chosen = make_searcher(sweep, seed)
+    make_scheduler(sweep, seed)
     mode = choose_mode(wandb)
+    tried = points_to_try(try_first, sweep.space, storage)
     data = open_or_prepare(sweep.space.constants, progress=True)
-    with connected(address):
-        resources = Resources(cpus_per_trial, gpus_per_trial)
-        fitting(resources)
-        settings = {
-            "resources": asdict(resources),
+    starting = StartingPoints(tried, past_trials_of(warm_start, sweep, data, storage))
+    starting.give_to(chosen)  # is refused here, rather than once there is an experiment
+    return _Start(
+        sweep=sweep,
+        data=data,
+        storage=Path(storage),
+        name=name or _default_name(sweep, Path(storage)),
+        seed=seed,
+        trials=trial_count(sweep, trials),
+        settings={
+            "resources": asdict(Resources(cpus_per_trial, gpus_per_trial)),
             "concurrency": concurrency,
             "wandb": mode,
             "max_failures": max_failures,
             "address": address,
-        }
-        experiment = Experiment.create(
-            Path(storage),
-            name or _default_name(sweep, Path(storage)),
-            sweep,
-            data,
-            seed=seed,
-            trials=trial_count(sweep, trials),
-            settings=settings,
-            command=command,
-        )
-        with experiment.lock():
-            return _drive(experiment, data, started)
+        },
+        command=command,
+        starting=starting,
+    ).go(started)
 
 
-def resume(
-    name: str | Path,
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """A new experiment, about to begin; its fields are as `Experiment.create` takes them."""
+
+    sweep: Sweep
+    data: PreparedData
+    storage: Path
+    name: str
+    seed: int
+    trials: int | None
+    settings: dict[str, Any]
+    command: Sequence[str] = ()
+    starting: StartingPoints = field(default_factory=StartingPoints)
+    repeats: Mapping[str, str] | None = None
+
+    def go(self, started: float) -> Experiment:
+        """Makes the directory and runs the search, with Ray connected."""
+        with connected(self.settings["address"]):
+            fitting(Resources(**self.settings["resources"]))
+            experiment = Experiment.create(
+                self.storage,
+                self.name,
+                self.sweep,
+                self.data,
+                seed=self.seed,
+                trials=self.trials,
+                settings=self.settings,
+                command=self.command,
+                starting=self.starting,
+                repeats=self.repeats,
+            )
+            with experiment.lock():
+                Driver(experiment, started).drive(self.data)
+        return experiment
+
+
+def repeat(
+    reference: str | Path,
     *,
+    name: str | None = None,
     storage: str | Path = "runs",
     address: str | None = None,
     concurrency: int | None = None,
     wandb: str | None = None,
+    say: Callable[[str], None] = print,
+    command: Sequence[str] = (),
 ) -> Experiment:
-    """Goes on with an interrupted search: nothing that finished is run again.
+    """Runs an experiment again from its manifest, as a new one, and says first what differs.
+
+    Sweep, seed, number of trials (extensions included), resources, and what it began with are
+    those of the manifest; the data are its own copy, or prepared again where that is gone.
 
     Args:
-        name: The experiment's name or directory.
+        reference: The experiment's name or directory.
+        name: Of the new one; None for the old name and ``-repeat``.
         storage: Directory of all experiments.
         address: Of an existing Ray cluster; None starts Ray on this machine.
         concurrency: Trials at once; None as before.
         wandb: As in `run`; None as before.
+        say: Hears what differs, line by line, before anything starts.
+        command: The command line, for the record.
 
     Raises:
-        DialogueTuneError: where it is unknown, damaged, or being run by another driver.
+        DialogueTuneError: where it is unknown or damaged, or its data cannot be had.
     """
     started = time.monotonic()
-    experiment = Experiment.open(name, storage)
-    settings = experiment.manifest["settings"]
+    plan = plan_repetition(reference, storage)
+    for line in plan.said:
+        say(line)
+    old = plan.experiment
+    settings = dict(old.manifest["settings"])
+    settings["address"] = address
+    settings["wandb"] = choose_mode(wandb) if wandb else settings["wandb"]
     if concurrency is not None:
         settings["concurrency"] = concurrency
-    settings["wandb"] = choose_mode(wandb) if wandb else settings["wandb"]
-    if is_complete(experiment):
-        return experiment
-    with experiment.lock(), connected(address):
-        return _drive(experiment, experiment.data(), started)
-
-
-def is_complete(experiment: Experiment) -> bool:
-    """Whether every requested trial has ended."""
-    if not experiment.journal.is_dir():
-        return False
-    rows = read_journal(experiment.journal).rows
-    ended = [row for row in rows if row.kind == "ended"]
-    return bool(ended) and ended[-1].reason == "complete"
+    return _Start(
+        sweep=plan.sweep,
+        data=plan.data,
+        storage=Path(storage),
+        name=name or _free_name(f"{old.name}-repeat", Path(storage)),
+        seed=old.manifest["seed"],
+        trials=plan.trials,
+        settings=settings,
+        command=command,
+        starting=old.starting_points(),
+        repeats={"name": old.name, "id": str(old.manifest["id"])},
+    ).go(started)
 
 
 def _default_name(sweep: Sweep, storage: Path) -> str:
     """The sweep's name and the time, and a number where that is taken."""
     stem = sweep.name or Path(sweep.source).stem
     allowed = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem) or "sweep"
-    name = f"{allowed}-{datetime.now():%Y%m%d-%H%M%S}"
+    return _free_name(f"{allowed}-{datetime.now():%Y%m%d-%H%M%S}", storage)
+
+
+def _free_name(name: str, storage: Path) -> str:
     names = (name if i == 1 else f"{name}-{i}" for i in count(1))
     return next(name for name in names if not (storage / name).exists())
 
@@ -159,204 +218,8 @@ def _default_name(sweep: Sweep, storage: Path) -> str:
 def trial_count(sweep: Sweep, trials: int | None) -> int:
     """How many trials to run; a grid has no more than its points."""
     asked = trials if trials is not None else sweep.run_cap
-    if sweep.method != "grid":
+    if (sweep.searcher or sweep.method) != "grid":
         return DEFAULT_TRIALS if asked is None else asked
     points = sweep.space.size()
     assert points is not None, "a grid is finite"
     return points if asked is None else min(points, asked)
-
-
-def _drive(experiment: Experiment, data: PreparedData, started: float) -> Experiment:
-    """Runs or goes on with an experiment, with Ray connected, up to its end or Ctrl-C.
-
-    Args:
-        experiment: What to run.
-        data: Its data.
-        started: When we were asked to, by `time.monotonic`.
-    """
-    settings = experiment.manifest["settings"]
-    resources = Resources(**settings["resources"])
-    concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
-    coordinator = _coordinator(experiment)
-    sweep = experiment.sweep()
-    searched = list(sweep.space.searched)
-    with LiveView(coordinator, experiment.name, concurrency=concurrency, searched=searched) as view:
-        tracker = _tracker(experiment, sweep, view)
-        coordinator.listeners = [
-            view,
-            _CheckpointRemover(experiment.path),
-            *([tracker] if tracker else []),
-        ]
-        _remove_leftovers(experiment, coordinator)
-        coordinator.session(
-            "session",
-            f"{len(coordinator.trials)} trials known",
-            startup_seconds=time.monotonic() - started,
-        )
-        try:
-            _fit(
-                experiment,
-                data,
-                coordinator,
-                resources=resources,
-                concurrency=concurrency,
-                view=view,
-            )
-        except KeyboardInterrupt:
-            view.note("stopped at once")
-        finally:
-            if tracker:
-                tracker.close()
-    _remove_leftovers(experiment, coordinator)
-    coordinator.session("ended", "complete" if coordinator.done else "interrupted")
-    coordinator.journal.close()
-    if coordinator.done:
-        compact(experiment.journal)
-    return experiment
-
-
-def _coordinator(experiment: Experiment) -> Coordinator:
-    """Searcher, scheduler and journal in the state that the journal's rows left them in."""
-    manifest = experiment.manifest
-    sweep = experiment.sweep()
-    rows = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
-    coordinator = Coordinator(
-        make_searcher(sweep, manifest["seed"]),
-        make_scheduler(sweep),
-        Journal(experiment.journal, next_seq=rows[-1].seq + 1 if rows else 0),
-        experiment.objective,
-        trials=manifest["trials"],
-        max_failures=manifest["settings"]["max_failures"],
-    )
-    coordinator.replay(rows)
-    return coordinator
-
-
-def _tracker(experiment: Experiment, sweep: Sweep, view: LiveView) -> WandbTracker | None:
-    mode = experiment.manifest["settings"]["wandb"]
-    if mode == "disabled":
-        return None
-    return WandbTracker(
-        experiment.path,
-        experiment.name,
-        mode=mode,
-        run_id=str(experiment.manifest["id"]),
-        project=sweep.project,
-        entity=sweep.entity,
-        tags=tuple(sweep.tags),
-        on_problem=view.note,
-    )
-
-
-def _remove_leftovers(experiment: Experiment, coordinator: Coordinator) -> None:
-    """Checkpoints of ended trials: a driver died before it removed them, or a worker was slow."""
-    for trial, record in coordinator.trials.items():
-        if record.state != "running":
-            TrialFiles(experiment.path, trial).remove_checkpoints()
-
-
-class _Interrupts:
-    """Says something at the first Ctrl-C, for Ray takes seconds to stop its workers.
-
-    Ray Tune puts its own handler in place when its loop begins; ours goes before it then.
-    """
-
-    def __init__(self, view: LiveView) -> None:
-        self.view = view
-        self.original: Any = None
-        self.announced = False
-
-    def __enter__(self) -> None:
-        self.original = signal.getsignal(signal.SIGINT)
-
-    def announce(self) -> None:
-        """Called within Ray's loop: puts our handler before Ray's, once."""
-        if self.announced or threading.current_thread() is not threading.main_thread():
-            return
-        self.announced = True
-        rays = signal.getsignal(signal.SIGINT)
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.view.note("stopping, everything is kept; Ctrl-C again stops at once")
-            if callable(rays):
-                rays(number, frame)  # stops its loop, and gives the signal back to `original`
-
-        signal.signal(signal.SIGINT, stop)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if threading.current_thread() is threading.main_thread() and self.original is not None:
-            signal.signal(signal.SIGINT, self.original)
-
-
-class _CheckpointRemover:
-    """Removes a trial's resume checkpoints once the journal says that it has ended."""
-
-    def __init__(self, experiment: Path) -> None:
-        self.experiment = experiment
-
-    def heard(self, row: Row) -> None:
-        """Called with every new row."""
-        if row.trial is not None and row.state in STATES:
-            TrialFiles(self.experiment, row.trial).remove_checkpoints()
-
-
-def _fit(
-    experiment: Experiment,
-    data: PreparedData,
-    coordinator: Coordinator,
-    *,
-    resources: Resources,
-    concurrency: int,
-    view: LiveView,
-) -> None:
-    """Lets Ray Tune run the coordinator's assignments until there are none, or Ctrl-C."""
-    import logging
-
-    from ray import tune
-
-    from tuning.adapters import ScheduleAdapter, SearchAdapter
-    from tuning.trainable import DialogueTrainable
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # All workers start at once; how many assignments are out is the adapter's to limit.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
-    trainable = tune.with_parameters(
-        DialogueTrainable,
-        data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once to each node, read in place
-        experiment=str(experiment.path),
-        objective=experiment.objective,
-        stops_at=coordinator.scheduler.stops_at,
-    )
-    trainable = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
-    interrupts = _Interrupts(view)
-    search = SearchAdapter(coordinator, concurrency, interrupts.announce)
-    with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                scheduler=ScheduleAdapter(search),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-                trial_name_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),  # we restart trials ourselves
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=False
-                ),
-            ),
-        )
-        with interrupts:
-            tuner.fit()
-        if search.error is not None:
-            raise search.error

@@ -8,12 +8,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Holds back what Optuna logs about new studies, and its notes on experimental features."""
+def quiet_optuna(*, but_for_errors: bool = False) -> Iterator[None]:
+    """Holds back what Optuna logs about new studies, and its notes on experimental features.
+
+    Args:
+        but_for_errors: Also hold back its warnings, such as that a study has converged.
+    """
     import optuna
 
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    level = optuna.logging.ERROR if but_for_errors else optuna.logging.WARNING
+    optuna.logging.set_verbosity(max(before, level))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model.errors import DialogueTuneError
 from tuning.experiment import Experiment
-from tuning.journal import current_reports, read_journal
+from tuning.journal import current_reports, read_journal, trials_asked_for
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def status(experiment: Experiment) -> Status:
     for row in current_reports(rows):
         if experiment.objective.better(row.metrics.get(experiment.objective.name), best):
             best = row.metrics[experiment.objective.name]
-    complete = any(row.kind == "ended" and row.reason == "complete" for row in rows[-1:])
+    complete = any(row.completes for row in rows[-1:])
     state = "complete" if complete else "running" if experiment.is_running() else "interrupted"
-    target = experiment.manifest["trials"]
+    target = trials_asked_for(experiment.manifest["trials"], rows)
     return Status(
         name=experiment.name,
         state=state,

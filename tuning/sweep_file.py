@@ -2,25 +2,31 @@
 
 The format is that of https://docs.wandb.ai/models/sweeps/sweep-config-keys. What is fixed there
 and has no meaning here (``program``, ``command``, ...) is accepted and noted as unused; what would
-change the search but is not built yet is refused. Every problem of a file is reported at once.
+change the search but is not built is refused. What it has no words for stands under our own key,
+``dialogue_tune``. Every problem of a file is reported at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.config import DATA_FIELDS, DEFAULTS, RULES, DataConfig
 from model.errors import ConfigurationError
-from model.validation import Problems, Rule, did_you_mean
-from tuning.distributions import Distribution, IntUniform, parse_distribution
+from model.validation import Problems, did_you_mean
 from tuning.scheduling import HyperbandSettings, parse_early_terminate
 from tuning.search_space import SearchSpace
+from tuning.sweep_extension import EXTENSION, parse_extension
+from tuning.sweep_parameters import flatten
+from tuning.sweep_space import parse_space
 from tuning.sweep_yaml import read_yaml
+
+if TYPE_CHECKING:
+    from tuning.scheduling import SchedulerSettings
 
 METHODS = ("random", "grid", "bayes")
 
@@ -31,25 +37,28 @@ METRICS = {
     "val_token_accuracy": "maximize",
 }
 
-#: W&B's top-level keys that mean something here.
+#: The top-level keys that mean something here: W&B's, and our own.
 KEYS = (
     *("method", "metric", "parameters", "early_terminate", "run_cap"),
-    *("name", "project", "entity", "description", "tags"),
+    *("name", "project", "entity", "description", "tags", EXTENSION),
 )
 #: W&B's keys that mean nothing here, whatever they hold.
 UNUSED_KEYS = ("program", "command", "controller", "apiVersion", "kind", "job", "image_uri")
-UNUSED_METRIC_KEYS = ("target", "impute", "impute_while_running")
+METRIC_KEYS = ("name", "goal", "target")
+#: W&B's keys of the metric that mean nothing here, with the reason.
+UNUSED_METRIC_KEYS = {
+    "impute": "failed trials are told to the searcher as failed, without a made-up value.",
+    "impute_while_running": "running trials are known to the searcher as running.",
+}
 #: W&B's keys that would change the search, with what to do instead.
 REFUSED_KEYS = {
     "metrics": "several objectives are not supported yet; give one as metric.",
-    "scheduler": "not supported; method chooses the search and early_terminate the stopping.",
+    "scheduler": (
+        "not supported; method or dialogue_tune.searcher chooses the search, early_terminate or "
+        "dialogue_tune.scheduler the stopping."
+    ),
 }
 TEXT_KEYS = ("name", "project", "entity", "description")
-
-NOT_SEARCHED = (
-    "can be set but not searched: it changes examples or vocabulary, "
-    "so losses are not comparable; give one value."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +70,10 @@ class Sweep:
         method: ``random``, ``grid`` or ``bayes``.
         metric: The objective, a key of `METRICS`.
         goal: ``minimize`` or ``maximize``.
+        target: The search ends when a trial's value is at least as good; None for no such end.
         space: Searched and fixed fields; fields not named have their defaults.
+        searcher: Who proposes, instead of ``method``; None where the file does not say.
+        scheduler: What stops trials, instead of ``early_terminate``; None likewise.
         early_terminate: Settings of early stopping, or None for none.
         run_cap: Largest number of trials, or None where the file does not say.
         name, project, entity, description, tags: Kept for tracking.
@@ -73,7 +85,10 @@ class Sweep:
     method: str
     metric: str
     goal: str
+    target: float | None
     space: SearchSpace
+    searcher: str | None
+    scheduler: SchedulerSettings | None
     early_terminate: HyperbandSettings | None
     run_cap: int | None
     name: str | None
@@ -112,8 +127,13 @@ class Sweep:
         if not values:
             return self
         raw = self.to_mapping()
+        leaves = flatten(raw["parameters"], Problems(self.source))
         fixed = {name: {"value": value} for name, value in values.items()}
-        raw["parameters"] = {**raw["parameters"], **fixed}
+        raw["parameters"] = {name: leaf.stated for name, leaf in leaves.items()} | fixed
+        block = raw.get(EXTENSION)
+        if block is not None and block.get("parameters") is not None:
+            kept = {n: said for n, said in block["parameters"].items() if n not in values}
+            raw[EXTENSION] = {**block, "parameters": kept}
         try:
             return parse_sweep(raw, self.source)
         except ConfigurationError as error:
@@ -150,19 +170,26 @@ def parse_sweep(mapping: Any, source: str = "sweep") -> Sweep:
     problems, notes = Problems(source), list[str]()
     _check_keys(mapping, problems, notes)
     method = _method(mapping, problems)
-    metric, goal = _metric(mapping, problems, notes)
-    space = _space(mapping, method, problems)
+    metric, goal, target = _metric(mapping, problems, notes)
+    extension = parse_extension(mapping.get(EXTENSION), problems)
+    grid = (extension.searcher or method) == "grid"
+    space = parse_space(mapping.get("parameters"), extension, problems, notes, grid=grid)
     block = mapping.get("early_terminate")
     early = None if block is None else parse_early_terminate(block, problems)
     if early is not None:
         _check_rungs(early, space, problems, notes)
+    if block is not None and extension.scheduler is not None:
+        problems.add("early_terminate", f"cannot stand beside {EXTENSION}.scheduler; give one.")
     problems.raise_if_any()
     return Sweep(
         source=source,
         method=method,
         metric=metric,
         goal=goal,
+        target=target,
         space=space,
+        searcher=extension.searcher,
+        scheduler=extension.scheduler,
         early_terminate=early,
         run_cap=mapping.get("run_cap"),
         **{key: mapping.get(key) for key in TEXT_KEYS},
@@ -201,17 +228,19 @@ def _method(mapping: Mapping[str, Any], problems: Problems) -> str:
     return str(method)
 
 
-def _metric(mapping: Mapping[str, Any], problems: Problems, notes: list[str]) -> tuple[str, str]:
-    """Name and goal of the objective; ``val_loss`` where the file names none."""
+def _metric(
+    mapping: Mapping[str, Any], problems: Problems, notes: list[str]
+) -> tuple[str, str, float | None]:
+    """Name, goal and target of the objective; ``val_loss`` where the file names none."""
     block = {} if mapping.get("metric") is None else mapping["metric"]
     if not isinstance(block, Mapping):
         problems.add("metric", f"must be a mapping with name and goal, but got {block!r}.")
-        return "val_loss", "minimize"
+        return "val_loss", "minimize", None
     for key in block:
         if key in UNUSED_METRIC_KEYS:
-            notes.append(f"unused: metric.{key}: not supported yet.")
-        elif key not in ("name", "goal"):
-            problems.unknown_key("metric", key, ("name", "goal"))
+            notes.append(f"unused: metric.{key}: {UNUSED_METRIC_KEYS[key]}")
+        elif key not in METRIC_KEYS:
+            problems.unknown_key("metric", key, METRIC_KEYS)
     name = _metric_name(block.get("name", "val_loss"), problems, notes)
     goal = block.get("goal", "minimize")
     if goal not in ("minimize", "maximize"):
@@ -219,7 +248,10 @@ def _metric(mapping: Mapping[str, Any], problems: Problems, notes: list[str]) ->
     elif goal != METRICS.get(name, goal):
         default = "" if "goal" in block else ", W&B's default"
         problems.add("metric.goal", f"must be {METRICS[name]} for {name}, but is {goal}{default}.")
-    return name, str(goal)
+    target = block.get("target")
+    if target is not None and (type(target) not in (int, float) or not abs(target) < math.inf):
+        problems.add("metric.target", f"must be a finite number, but got {target!r}.")
+    return name, str(goal), target
 
 
 def _metric_name(name: Any, problems: Problems, notes: list[str]) -> str:
@@ -232,81 +264,6 @@ def _metric_name(name: Any, problems: Problems, notes: list[str]) -> str:
     if not isinstance(name, str) or name not in METRICS:
         problems.add("metric.name", f"unknown metric {name!r}{did_you_mean(str(name), METRICS)}")
     return str(name)
-
-
-def _space(mapping: Mapping[str, Any], method: str, problems: Problems) -> SearchSpace:
-    """The search space; parameters with problems are left out."""
-    parameters = mapping.get("parameters")
-    if not isinstance(parameters, Mapping) or not parameters:
-        got = f", but got {parameters!r}" if "parameters" in mapping else ""
-        problems.add("parameters", f"is required, a mapping from field to its values{got}.")
-        return SearchSpace({})
-    space: dict[str, Distribution] = {}
-    for name, parameter in parameters.items():
-        distribution = _parameter(name, parameter, problems)
-        if distribution is None:
-            continue
-        space[name] = distribution
-        if method == "grid" and distribution.size() is None:
-            problems.add(
-                f"parameters.{name}",
-                "a grid cannot enumerate a continuous range; "
-                "name its values, or use method random or bayes.",
-            )
-    return SearchSpace(space)
-
-
-def _parameter(name: Any, parameter: Any, problems: Problems) -> Distribution | None:
-    path = f"parameters.{name}"
-    if name not in RULES:
-        problems.unknown_key("parameters", name, RULES)
-        return None
-    if not isinstance(parameter, Mapping):
-        problems.add(path, f"must be a mapping such as {{value: ...}}, but got {parameter!r}.")
-        return None
-    noted = len(problems.found)
-    distribution = parse_distribution(parameter, problems, path)
-    for key, fault in _field_faults(parameter, RULES[name]):
-        if not any(found.startswith(f"{path}.{key}:") for found in problems.found[noted:]):
-            problems.add(f"{path}.{key}", fault)
-    misfit = None if distribution is None else _misfit(name, distribution)
-    if misfit is not None:
-        problems.add(path, misfit)
-    return distribution if len(problems.found) == noted else None
-
-
-def _field_faults(parameter: Mapping[str, Any], rule: Rule) -> Iterator[tuple[str, str]]:
-    """Yields (key, fault) for every value and end of a range that the field does not accept."""
-    values = parameter.get("values")
-    named = {f"values[{i}]": v for i, v in enumerate(values)} if isinstance(values, list) else {}
-    if "value" in parameter:
-        named["value"] = parameter["value"]
-    # A fractional end over a field of whole numbers is a matter of the range, see `_misfit`.
-    kinds = {float: (int, float), int: (int,)}.get(rule.kind, ())
-    named |= {key: parameter[key] for key in ("min", "max") if type(parameter.get(key)) in kinds}
-    for key, value in named.items():
-        fault = rule.problem_with(value)
-        if fault is not None:
-            yield key, fault
-
-
-def _misfit(name: str, distribution: Distribution) -> str | None:
-    """What is wrong with searching a field by a distribution, its values being valid."""
-    if name in DATA_FIELDS and (distribution.size() != 1 or "min" in distribution.keys):
-        return NOT_SEARCHED
-    if name == "val_examples" and distribution.size() != 1:
-        return "can be set but not searched: losses on different examples are not comparable."
-    kind = RULES[name].kind
-    if "min" not in distribution.keys or kind is float:
-        return None
-    if kind is not int:
-        return f"a range needs a field with numbers, but {name} is text; name its values."
-    if not isinstance(distribution, IntUniform):
-        return (
-            f"{name} is a whole number and cannot have a continuous range; "
-            "write min and max as whole numbers (int_uniform), or name its values."
-        )
-    return None
 
 
 def _reports(space: SearchSpace) -> int | None:

@@ -11,6 +11,8 @@ snapshots (see ``tuning.saving``):
   there: the driver knows it or does not, and either way nothing is lost and nothing counted twice
   (see ``tuning.coordinator``). What is best so far it reads from the best weights themselves: the
   journal may know of a better report, whose weights had not been written yet.
+- Where the scheduler may let trials copy each other, a checkpoint is on disk before the report is
+  returned; a trial that was told to copy another begins anew from that one's (``tuning.cloning``).
 - What cannot be written is raised at the trial's next report, or before it ends.
 """
 
@@ -31,6 +33,7 @@ from model.config import Config, TrainingConfig
 from model.errors import CheckpointError, StorageError
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer
+from tuning.cloning import adopt
 from tuning.coordinator import Objective
 from tuning.experiment import MANIFEST
 from tuning.saving import TrialSaver
@@ -38,7 +41,7 @@ from tuning.trial_files import TrialFiles
 
 
 class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the configuration of an `Assignment` (``trial``, ``attempt``, ``config``)."""
+    """Trains the configuration of an `Assignment` (its fields, as a mapping)."""
 
     def setup(
         self,
@@ -47,6 +50,8 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         experiment: str = "",
         objective: Objective | None = None,
         stops_at: frozenset[int] | None = None,
+        *,
+        clones: bool = False,
     ) -> None:
         """Called once for each process; `reset_config` takes the trials after the first.
 
@@ -56,10 +61,11 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             experiment: The experiment's directory.
             objective: What the best weights are chosen by.
             stops_at: As in `Scheduler`.
+            clones: Whether at these reports trials may be told to copy each other.
         """
         assert data is not None and objective is not None
         self.objective = objective
-        self.stops_at = stops_at
+        self.stops_at, self.clones = stops_at, clones
         self.data = PreparedData.from_buffer(data, "object store")
         self.experiment = Path(experiment)
         self.saver: TrialSaver | None = None
@@ -135,12 +141,14 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _restore(self, trainer: Trainer) -> Report | None:
         """Brings a restarted trial to where its files are; returns the report made there."""
+        cloned_at = self.assignment.get("cloned_at")
+        copied = None if cloned_at is None else adopt(self.files, trainer, cloned_at)
         report, refused = self.files.restore(trainer)
         try:
             self.best_value = self.files.best_metrics().get(self.objective.name)
         except CheckpointError as error:
             refused.append(str(error))
-        self.note = "; ".join(refused) or None
+        self.note = "; ".join([*refused, *([copied] if copied else [])]) or None
         if report is None:
             return None
         times = ("train_seconds", "eval_seconds")  # not spent by this attempt
@@ -175,6 +183,9 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             running and not restored and _checkpoint_due(training, number, improved=improved)
         )
         if not running or self.stops_at is None or number in self.stops_at:
+            if self.clones and running and not restored:
+                self.saver.save_checkpoint(snapshot(self.trainer.state()))
+                self.checkpoint_due = False
             self.saver.wait(ended=not running)
         self.saver.check()
 

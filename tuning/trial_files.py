@@ -2,15 +2,18 @@
 
     trials/0007/checkpoint-00000300.pt   everything training needs, at iteration 300
     trials/0007/best.pt                  weights and figures at the best report so far
+    trials/0007/clone-00000300.pt        the checkpoint of another trial, to go on from at 300
 
 The trial's process writes them while it trains on, so that they may be a report behind the
 journal; but where the journal says that a trial has ended, the weights of its best report are
 there (see ``tuning.trainable``). The two newest checkpoints are kept while a trial runs, in case
-the newest is damaged; when the trial has ended, the driver removes both.
+the newest is damaged; when the trial has ended, the driver removes both, but not those of a failed
+trial, which may be run again (``python -m tuning retry``).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +22,7 @@ from typing import Any
 
 from model.checkpoint import read_checkpoint, write_checkpoint
 from model.errors import CheckpointError
-from model.files import storage_errors
+from model.files import atomic_write, storage_errors
 from model.training import Report, Trainer
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
@@ -42,6 +45,14 @@ class TrialFiles:
         """Weights at the best report so far."""
         return self.directory / "best.pt"
 
+    def checkpoint(self, iteration: int) -> Path:
+        """Where the checkpoint of an iteration is, if there is one."""
+        return self.directory / f"checkpoint-{iteration:08d}.pt"
+
+    def clone(self, iteration: int) -> Path:
+        """Another trial's checkpoint, kept to go on from at an iteration of this one."""
+        return self.directory / f"clone-{iteration:08d}.pt"
+
     def checkpoints(self) -> list[Path]:
         """Checkpoints there are, the newest first."""
         if not self.directory.is_dir():
@@ -56,7 +67,7 @@ class TrialFiles:
             StorageError: where it cannot be written; the older ones are left as they were.
         """
         self._make_directory()
-        write_checkpoint(self.directory / f"checkpoint-{state['iteration']:08d}.pt", state)
+        write_checkpoint(self.checkpoint(state["iteration"]), state)
         with storage_errors(self.directory, "removed"):
             for old in self.checkpoints()[_KEPT:]:
                 old.unlink(missing_ok=True)
@@ -97,11 +108,40 @@ class TrialFiles:
                 refused.append(str(error))
         return None, refused
 
+    def keep_clone(self, source: TrialFiles, iteration: int) -> bool:
+        """Keeps the newest checkpoint of another trial, to go on from at an iteration of this one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            StorageError: where it cannot be kept.
+        """
+        self._make_directory()
+        kept = self.clone(iteration)
+        for checkpoint in source.checkpoints():
+            with storage_errors(kept), suppress(FileNotFoundError):  # replaced by a newer one
+                kept.unlink(missing_ok=True)
+                _link(checkpoint, kept)
+                return True
+        return False
+
     def remove_checkpoints(self) -> None:
         """Removes what is only needed to go on; the best weights stay."""
         with suppress(OSError):  # they are in nobody's way
-            for leftover in (*self.checkpoints(), *self.directory.glob(".tmp-*")):
+            others = (*self.directory.glob("clone-*.pt"), *self.directory.glob(".tmp-*"))
+            for leftover in (*self.checkpoints(), *others):
                 leftover.unlink(missing_ok=True)
+
+
+def _link(existing: Path, new: Path) -> None:
+    """Gives a file a second name; where the file system has no such thing, a copy."""
+    try:
+        os.link(existing, new)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        atomic_write(new, existing.read_bytes())
 
 
 def best_file(experiment: Path, trial: int) -> Path:

@@ -6,7 +6,6 @@ places in [0, 1] for fANOVA, and as columns of numbers for the random forest.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,10 +16,10 @@ import pandas as pd
 from analysis.importance.fanova import Figures, variance_shares
 from analysis.importance.study import configurations, varies
 from analysis.results import Results
-from tuning.distributions import Categorical, Distribution, IntUniform, LogUniform, Scalar, Uniform
+from tuning.distributions import Distribution, Scalar
 from tuning.optuna_log import quiet_optuna
 from tuning.search_space import SearchSpace
-from tuning.tpe import optuna_distributions
+from tuning.study_space import study_distributions
 
 #: Hyper-parameter and category of a column; no category where the column is a number.
 Label = tuple[str, str | None]
@@ -86,18 +85,12 @@ class Sample:
 def place(value: Scalar, distribution: Distribution) -> float:
     """Where a value lies in its distribution, in [0, 1]: values drawn from it are even there.
 
-    Categories and whole numbers lie in the middle of equal parts.
+    Separate values lie in the middle of their shares. What cannot be drawn, the default of a field
+    that was not active, lies at an end.
     """
-    match distribution, value:
-        case Categorical(values), _:
-            return (values.index(value) + 0.5) / len(values)
-        case IntUniform(low, high), int():
-            return (value - low + 0.5) / (high - low + 1)
-        case LogUniform(low, high), float():
-            return math.log(value / low) / math.log(high / low)
-        case Uniform(low, high), float():
-            return (value - low) / (high - low)
-    raise ValueError(f"importance cannot be measured of {distribution.describe()}.")
+    if not distribution.ordered and not distribution.contains(value):
+        return 0.0
+    return distribution.cdf(value)
 
 
 def _columns(name: str, values: Sequence[Scalar]) -> Iterator[tuple[Label, list[float]]]:
@@ -118,7 +111,8 @@ def ped_anova(sample: Sample, seed: int) -> Figures:
     """
     import optuna
 
-    distributions = optuna_distributions(sample.space)
+    columns = dict(zip(sample.names, sample.params.T, strict=True))
+    distributions = study_distributions(sample.space, columns)
     distributions = {name: distributions[name] for name in sample.names}
     with quiet_optuna():
         study = optuna.create_study(direction=sample.goal)

@@ -14,42 +14,34 @@ import numpy as np
 import pandas as pd
 
 from analysis.results import Results
+from model.config import DEFAULTS
 from model.errors import ConfigurationError, ExperimentError
 from model.validation import did_you_mean
-from tuning.distributions import Categorical, Distribution, IntUniform, Scalar
+from tuning.distributions import Categorical, Distribution, same
 from tuning.optuna_log import quiet_optuna
-from tuning.tpe import optuna_distributions
+from tuning.study_space import study_distributions, study_params
+from tuning.study_trial import study_state
 
 if TYPE_CHECKING:
     import optuna
-
-#: States in the study. A trial whose driver died has no value that stands; Optuna, too, calls it
-#: FAIL.
-_STATES = {
-    "finished": "COMPLETE",
-    "stopped": "PRUNED",
-    "diverged": "FAIL",
-    "failed": "FAIL",
-    "interrupted": "FAIL",
-    "running": "RUNNING",
-}
 
 
 def to_study(results: Results, *, parameters: Sequence[str] | None = None) -> optuna.Study:
     """Rebuilds an Optuna study from an experiment's trials, in memory.
 
     Finished trials are COMPLETE with their best value; stopped ones PRUNED, with their best value
-    too; diverged, failed and interrupted ones FAIL without a value, and so are finished ones that
-    never had one; running ones RUNNING. All keep their objective at each iteration as intermediate
-    values. They begin and end at the times (UTC) of their first and last row in the journal, so
-    that the same experiment gives the same study. User attributes of a trial: ``trial`` (its
-    number in the experiment), ``state``, ``iteration``, ``best_iteration`` and ``worker``.
+    too; diverged and failed ones FAIL without a value, and so are finished ones that never had
+    one; running ones RUNNING, and interrupted ones WAITING. All have the hyper-parameters that were
+    active in them, and their objective at each iteration as intermediate values. They begin and
+    end at the times (UTC) of their first and last row in the journal, so that the same experiment
+    gives the same study. User attributes of a trial: ``trial`` (its number in the experiment),
+    ``state``, ``iteration``, ``best_iteration`` and ``worker``.
 
     Args:
         results: Where the trials come from.
         parameters: Which searched hyper-parameters the trials have; default all. One that never
             varied is left out, since there is nothing to see of it; of a trial whose configuration
-            is lost, all are.
+            is lost, all are. Distributions are those of `tuning.study_space`.
 
     Raises:
         ConfigurationError: where a parameter is not searched.
@@ -57,24 +49,23 @@ def to_study(results: Results, *, parameters: Sequence[str] | None = None) -> op
     """
     import optuna
 
-    values = configurations(results)
     names = _asked_for(results, parameters)
-    names = [name for name in names if varies(values[name])]
-    distributions = optuna_distributions(results.experiment.sweep().space)
+    params = _params(results, names)
     curves = _curves(results)
+    distributions = study_distributions(
+        results.experiment.sweep().space,
+        {name: [own[name] for own in params if name in own] for name in names},
+    )
     with quiet_optuna():
         study = optuna.create_study(
             study_name=results.experiment.name, direction=results.experiment.objective.goal
         )
         study.set_metric_names([results.objective])
-    columns = [values[name].to_list() for name in names]
-    for place, record in enumerate(results.trials.to_dict("records")):
-        configuration = {n: column[place] for n, column in zip(names, columns, strict=True)}
-        params = {name: value for name, value in configuration.items() if value is not pd.NA}
+    for record, own in zip(results.trials.to_dict("records"), params, strict=True):
         trial = optuna.trial.create_trial(
             **_state_and_value(record, results.objective),
-            params=params,
-            distributions={name: distributions[name] for name in params},
+            params=own,
+            distributions={name: distributions[name] for name in own},
             user_attrs=_user_attributes(record),
             intermediate_values=curves.get(record["trial"], {}),
         )
@@ -83,6 +74,21 @@ def to_study(results: Results, *, parameters: Sequence[str] | None = None) -> op
             trial.datetime_complete = _moment(record["updated"])
         study.add_trial(trial)
     return study
+
+
+def _params(results: Results, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each trial the active hyper-parameters that ever varied; none where they are lost."""
+    values = configurations(results)
+    columns = {str(name): values[name].to_list() for name in values}
+    varied = [name for name in names if varies(columns[name])]
+    space = results.experiment.sweep().space
+    found = []
+    for place in range(len(values)):
+        searched = {name: column[place] for name, column in columns.items()}
+        lost = any(value is pd.NA for value in searched.values())
+        active = {} if lost else study_params(space, {**space.constants, **searched})
+        found.append({name: active[name] for name in varied if name in active})
+    return found
 
 
 def _asked_for(results: Results, parameters: Sequence[str] | None) -> list[str]:
@@ -99,9 +105,7 @@ def _state_and_value(record: Mapping[Any, Any], objective: str) -> dict[str, Any
     from optuna.trial import TrialState
 
     value = record[objective] if math.isfinite(record[objective]) else None
-    state = TrialState[_STATES[record["state"]]]
-    if state is TrialState.COMPLETE and value is None:
-        state = TrialState.FAIL
+    state = TrialState[study_state(record["state"], [value])]
     ended = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return {"state": state, "value": value if ended else None}
 
@@ -141,34 +145,32 @@ def configurations(results: Results) -> pd.DataFrame:
         ExperimentError: where a trial's configuration is not in the sweep's space.
     """
     numbers = results.trials["trial"].to_list()
-    columns = {
-        name: [
-            _value(value, distribution, f"{results.experiment.path}: trial {number}: {name}")
+    space = results.experiment.sweep().space
+    columns = {}
+    for name, distribution in space.searched.items():
+        idle = (DEFAULTS[name],) if name in space.when else ()
+        columns[name] = [
+            _value(value, distribution, idle, f"{results.experiment.path}: trial {number}: {name}")
             for number, value in zip(numbers, results.trials[name].to_list(), strict=True)
         ]
-        for name, distribution in results.experiment.sweep().space.searched.items()
-    }
     return pd.DataFrame(columns, index=pd.Index(numbers, name="trial"), dtype=object)
 
 
-def _value(value: Any, distribution: Distribution, source: str) -> Any:
+def _value(value: Any, distribution: Distribution, idle: Sequence[Any], source: str) -> Any:
+    """A value as the space has it; `idle` has what the field is where it is not active."""
     missing = bool(pd.isna(value))
-    if isinstance(distribution, Categorical):
-        for choice in distribution.values:
-            if choice is None if missing else _same(choice, value):
-                return choice
-    elif not missing and distribution.contains(value):
-        return int(value) if isinstance(distribution, IntUniform) else float(value)
+    choices = distribution.values if isinstance(distribution, Categorical) else ()
+    for choice in (*choices, *idle):
+        if choice is None if missing else same(choice, value):
+            return choice
+    if not missing and distribution.contains(value):
+        exact = distribution.quantile(distribution.cdf(value))  # whole where it was written so
+        return exact if exact == value else float(value)
     if missing:
         return pd.NA
     raise ExperimentError(
         f"{source} is {value!r}, which is not in the sweep's space ({distribution.describe()})."
     )
-
-
-def _same(choice: Scalar, value: Any) -> bool:
-    """Equality that tells True from 1."""
-    return isinstance(choice, bool) == isinstance(value, bool) and bool(choice == value)
 
 
 def varies(values: Iterable[Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.promotion.versions import ModelVersion
 from tuning.experiment import Experiment
-from tuning.tracking import choose_mode, has_key
+from tuning.tracking import QUIET, choose_mode, has_key
 
 #: Seconds to wait for an upload; afterwards we go on without.
 PATIENCE = 300.0
@@ -79,14 +79,7 @@ def _log(version: ModelVersion, alias: str, experiment: Experiment, mode: str) -
         dir=str(experiment.path),
         mode=mode,  # type: ignore[arg-type]
         reinit="create_new",
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,
-            disable_code=True,
-            x_disable_stats=True,
-            x_disable_meta=True,
-        ),
+        settings=wandb.Settings(**QUIET),
     )
     code = 1
     try:

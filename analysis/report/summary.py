@@ -14,6 +14,7 @@ from analysis.promotion.verdict import Confirmed, SoFar
 from analysis.report.themes import STATE_WORDS
 from analysis.report.wording import listing, loss, number, plural
 from analysis.results import Results
+from tuning.journal import trials_asked_for
 
 #: The runs whose last reports the noise is read from, the reports of each, and the fewest.
 _RUNS, _LAST, _FEWEST = 10, 6, 4
@@ -31,8 +32,7 @@ def state_of(results: Results) -> str:
     if results.running:
         return "running"
     last = results.rows[-1] if results.rows else None
-    complete = last is not None and last.kind == "ended" and last.reason == "complete"
-    return "complete" if complete else "interrupted"
+    return "complete" if last is not None and last.completes else "interrupted"
 
 
 def reference(results: Results) -> str:
@@ -45,7 +45,7 @@ def standing(results: Results) -> str:
     """How many trials there are and how they ended, in a sentence or two."""
     trials = results.trials
     states = Counter(trials["state"])
-    target = results.experiment.manifest["trials"]
+    target = trials_asked_for(results.experiment.manifest["trials"], results.rows)
     ended = sum(states[state] for state in _ENDED)
     counts = listing([f"{n} {STATE_WORDS.get(state, state)}" for state, n in states.most_common()])
     of = f" of {target}" if target is not None and target != ended else ""

@@ -41,7 +41,7 @@ def attempts(results: Results) -> list[Attempt]:
     found: list[Attempt] = []
     live: dict[int, Attempt] = {}
     for row in results.rows:
-        if row.trial is None:
+        if row.trial is None or row.kind in ("retried", "stopped"):  # no attempt's doing
             continue
         if row.kind in ("proposed", "restarted") or row.trial not in live:
             live[row.trial] = Attempt(row.trial, row.attempt or 1, row.time, row.time, "", None)

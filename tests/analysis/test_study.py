@@ -4,11 +4,14 @@ import optuna
 import pytest
 
 from analysis import Results
+from analysis.importance import importances
 from analysis.importance.study import configurations, to_study
+from model.config import DEFAULTS
 from model.errors import ConfigurationError, ExperimentError
 from tests.analysis.conftest import Killed, drive, make_experiment, proposed, reported
 from tests.analysis.planted import PARAMETERS, make_planted, planted, rows_of_trial, write_journal
 from tuning.optuna_log import quiet_optuna
+from tuning.study import bring_up_to_date
 
 State = optuna.trial.TrialState
 
@@ -79,7 +82,7 @@ class TestTrials:
         with pytest.raises(Killed):
             drive(experiment, tiny_data, reports=4)
         first, second = to_study(Results.open(experiment.path)).trials
-        assert (first.state, second.state) == (State.COMPLETE, State.FAIL)
+        assert (first.state, second.state) == (State.COMPLETE, State.WAITING)
         assert second.user_attrs["state"] == "interrupted"
         locked(experiment)
         second = to_study(Results.open(experiment.path)).trials[1]
@@ -141,6 +144,86 @@ class TestParameters:
         message = r"hand: trial 1: clip is 50.0, which is not in the sweep's space \(0.0 to 9.0"
         with pytest.raises(ExperimentError, match=message):
             to_study(results)
+
+
+def sweep_of(parameters, /, **extension):
+    parameters = {**parameters, "corpus": {"value": "tiny"}}
+    return {"method": "random", "parameters": parameters, "dialogue_tune": extension}
+
+
+def finished_with(tmp_path, tiny_data, sweep, configs):
+    """An experiment whose trials had these configurations, with their number as their value."""
+    experiment = make_experiment(tmp_path, tiny_data, sweep, trials=len(configs))
+    rows = [
+        row
+        for number, config in enumerate(configs)
+        for row in rows_of_trial(number, {**config, "corpus": "tiny"}, {4: (number, 0.0)})
+    ]
+    return Results.open(write_journal(experiment, rows).path)
+
+
+class TestEveryDistribution:
+    def test_without_ends_it_has_those_of_the_trials(self, tmp_path, tiny_data):
+        sweep = sweep_of({"learning_rate": {"distribution": "log_normal", "mu": -6, "sigma": 1}})
+        configs = [{"learning_rate": rate} for rate in (0.002, 0.0005, 0.003)]
+        study = to_study(finished_with(tmp_path, tiny_data, sweep, configs))
+        expected = optuna.distributions.FloatDistribution(0.0005, 0.003, log=True)
+        assert [t.distributions for t in study.trials] == [{"learning_rate": expected}] * 3
+        assert [t.params for t in study.trials] == configs
+
+    def test_quantised_numbers_stay_whole(self, tmp_path, tiny_data):
+        sweep = sweep_of(
+            {"hidden_size": {"distribution": "q_uniform", "min": 16, "max": 64, "q": 16}}
+        )
+        configs = [{"hidden_size": size} for size in (16, 64, 48)]
+        results = finished_with(tmp_path, tiny_data, sweep, configs)
+        trial = to_study(results).trials[0]
+        assert trial.distributions["hidden_size"] == optuna.distributions.IntDistribution(
+            16, 64, step=16
+        )
+        sizes = configurations(results)["hidden_size"]
+        assert [(size, type(size)) for size in sizes] == [(16, int), (64, int), (48, int)]
+
+    def test_what_was_not_active_is_no_parameter(self, tmp_path, tiny_data):
+        sweep = sweep_of(
+            {
+                "optimizer": {"values": ["adam", "sgd"]},
+                "decoder_learning_ratio": {"min": 1.0, "max": 3.0},
+            },
+            parameters={"decoder_learning_ratio": {"when": "optimizer == 'adam'"}},
+        )
+        default = DEFAULTS["decoder_learning_ratio"]
+        assert default > 3.0, "the default is to be outside of the range"
+        configs = [
+            {"optimizer": "adam", "decoder_learning_ratio": 2.0},
+            {"optimizer": "sgd", "decoder_learning_ratio": default},
+            {"optimizer": "adam", "decoder_learning_ratio": 1.5},
+            {"optimizer": "sgd", "decoder_learning_ratio": default},
+        ]
+        results = finished_with(tmp_path, tiny_data, sweep, configs)
+        trials = to_study(results).trials
+        assert [trial.params for trial in trials] == [
+            configs[0],
+            {"optimizer": "sgd"},
+            configs[2],
+            {"optimizer": "sgd"},
+        ]
+        assert trials[0].distributions["decoder_learning_ratio"].high == 3.0
+        for measured in importances(results, bootstraps=0):  # it has a place for the default
+            assert len(measured.frame) >= 2
+
+    def test_as_the_search_wrote_it(self, tmp_path, tiny_data):
+        """Two readings of one journal: the study in memory, and the one on file."""
+        results = Results.open(make_planted(tmp_path, tiny_data, trials=8).path)
+        file = bring_up_to_date(results.experiment)
+        backend = optuna.storages.journal.JournalFileBackend(str(file))
+        live = optuna.load_study(
+            study_name="planted", storage=optuna.storages.JournalStorage(backend)
+        )
+        for one, other in zip(to_study(results).trials, live.trials, strict=True):
+            assert (one.params, one.distributions) == (other.params, other.distributions)
+            assert one.intermediate_values == other.intermediate_values
+            assert one.user_attrs.items() >= other.user_attrs.items()
 
 
 class TestOptuna:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tuning.journal import Journal
@@ -16,3 +18,46 @@ def journals_closed(monkeypatch):
     yield
     for journal in journals:
         journal.close()
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One Ray of two CPUs for all tests here; `connected` uses it as it is."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    import ray
+
+    from tuning.cluster import runtime_environment
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        runtime_env=runtime_environment(),
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    from tests.tuning.ray_support import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def search(ray, corpus, tmp_path):
+    """Runs a search of small models on one Ray; what a sweep file has may be given too."""
+    from tests.tuning.ray_support import sweep_mapping
+    from tuning.launch import run
+    from tuning.sweep_file import parse_sweep
+
+    def start(name="search", wandb="disabled", parameters=None, **options):
+        keys = ("method", "metric", "early_terminate", "dialogue_tune")
+        method = {k: options.pop(k) for k in keys if k in options}
+        sweep = parse_sweep(sweep_mapping(corpus, **(parameters or {})) | method)
+        return run(sweep, name=name, storage=tmp_path / "runs", wandb=wandb, **options)
+
+    return start

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from model.checkpoint import read_checkpoint
 from model.config import Config
 from model.prepared_data import PreparedData
 from model.training import Trainer
@@ -75,6 +76,28 @@ def train_directly(experiment: Path, config: dict) -> list[dict]:
     """The metrics that a trainer reports for a configuration, without Ray."""
     data = PreparedData.open(experiment / "data.safetensors")
     return [r.metrics for r in Trainer(data, Config.from_mapping(config)).run()]
+
+
+def check_resumed(results) -> None:
+    """Nothing finished ran again, and each trial's curve is that of an uninterrupted trainer."""
+    for trial in results.trials["trial"]:
+        rows = [row for row in results.rows if row.trial == trial]
+        ends = [row for row in rows if row.state not in ("running", None)]
+        assert len(ends) == 1, f"trial {trial} ended {len(ends)} times"
+        assert rows[-1] is ends[0]
+        standing = results.history[results.history["trial"] == trial]
+        direct = train_directly(results.experiment.path, rows[0].config)[: len(standing)]
+        assert standing["iteration"].tolist() == [m["iteration"] for m in direct]
+        assert standing["val_loss"].tolist() == [m["val_loss"] for m in direct]
+
+
+def check_best_weights(results):
+    """What is kept of each trial are the weights of its best report, and nothing else."""
+    for _, trial in results.trials.iterrows():
+        checkpoint = read_checkpoint(Path(trial["weights"]))
+        assert checkpoint["iteration"] == trial["best_iteration"]
+        assert checkpoint["metrics"]["val_loss"] == trial["val_loss"]
+        assert [p.name for p in Path(trial["weights"]).parent.iterdir()] == ["best.pt"]
 
 
 def command(*arguments, **options) -> subprocess.Popen:

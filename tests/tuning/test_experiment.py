@@ -16,10 +16,12 @@ from model.errors import ExperimentError, PreparedDataError, StorageError
 from model.evaluation import unigram_loss
 from tuning.__main__ import main
 from tuning.coordinator import Coordinator, Objective
-from tuning.experiment import FORMAT, MANIFEST, Experiment, git_commit, list_experiments, versions
+from tuning.environment import differences, git_commit, machine, versions
+from tuning.experiment import FORMAT, MANIFEST, Experiment, list_experiments
 from tuning.journal import Journal
 from tuning.scheduling import make_scheduler
-from tuning.search import make_searcher
+from tuning.search import Outcome, PastTrial, make_searcher
+from tuning.starting_points import StartingPoints
 from tuning.status import Status, status
 from tuning.sweep_file import parse_sweep
 
@@ -108,6 +110,7 @@ class TestCreate:
             },
             "command": ["x", "y"],
             "versions": versions(),
+            "machine": machine(),
         }
 
     def test_versions(self):
@@ -117,6 +120,44 @@ class TestCreate:
     def test_no_commit_without_git(self, monkeypatch):
         monkeypatch.setenv("PATH", "/nowhere")
         assert git_commit() is None
+
+    def test_what_differs_from_an_environment_is_said(self):
+        then = {"commit": "a" * 40, "versions": {"torch": "1", "ray": "2"}}  # no machine: older
+        now = {
+            "commit": None,
+            "versions": {"torch": "1", "wandb": "3"},
+            "machine": {"cores": 2},
+        }
+        assert differences(then, now) == [
+            f"commit: was {'a' * 40}, is not known",
+            "ray: was 2, is not known",
+            "wandb: was not known, is 3",
+            "cores: was not known, is 2",
+        ]
+        assert differences(now, now) == []
+
+    def test_a_target_is_in_the_objective(self, create):
+        metric = {"metric": {"name": "val_loss", "goal": "minimize", "target": 2.5}}
+        experiment = create(sweep=SWEEP | metric)
+        assert experiment.manifest["objectives"] == [
+            {"name": "val_loss", "goal": "minimize", "target": 2.5}
+        ]
+        assert experiment.objective == Objective("val_loss", "minimize", 2.5)
+
+    def test_what_it_begins_with_is_read_back(self, create, tmp_path):
+        starting = StartingPoints(
+            tried=({"clip": 1.5},),
+            past=(PastTrial({"clip": 2.0}, Outcome("stopped", 3.0, 8), ((4, 3.5), (8, 3.0))),),
+        )
+        (tmp_path / "runs" / "first").mkdir(parents=True)
+        (tmp_path / "runs" / "first" / "try.json").write_text("of a driver that died")
+        experiment = create(starting=starting)
+        assert Experiment.open(experiment.path).starting_points() == starting
+        assert create("second").starting_points() == StartingPoints()
+        assert not (tmp_path / "runs" / "second" / "try.json").exists()
+        (experiment.path / "try.json").write_text('{"format": 1}')
+        with pytest.raises(ExperimentError, match="first/try.json: cannot be read: 'configurat"):
+            experiment.starting_points()
 
     def test_is_read_back(self, create, tiny_data):
         experiment = create()
@@ -345,6 +386,25 @@ class TestStatus:
         coordinator.failed(1, "ValueError")
         coordinator.session("ended", "complete")
         assert (status(experiment).state, status(experiment).trials) == ("complete", "2/2")
+
+    def test_an_extension_is_asked_for_too(self, create):
+        experiment = create(trials=1)
+        coordinator = coordinator_of(experiment)
+        coordinator.next_assignment()
+        coordinator.report(0, 1, {"val_loss": 3.0}, state="finished")
+        coordinator.end_session()
+        assert (status(experiment).state, status(experiment).trials) == ("complete", "1/1")
+        coordinator.extend(2)
+        assert (status(experiment).state, status(experiment).trials) == ("interrupted", "1/3")
+
+    def test_the_target_completes_a_search(self, create):
+        metric = {"metric": {"name": "val_loss", "goal": "minimize", "target": 2.5}}
+        experiment = create(sweep=SWEEP | metric, trials=9)
+        coordinator = coordinator_of(experiment)
+        coordinator.next_assignment()
+        coordinator.report(0, 1, {"val_loss": 2.5})
+        coordinator.end_session()
+        assert (status(experiment).state, status(experiment).trials) == ("complete", "1/9")
 
     def test_a_goal_to_maximise(self, create):
         metric = {"metric": {"name": "val_token_accuracy", "goal": "maximize"}}

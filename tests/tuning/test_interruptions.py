@@ -16,10 +16,10 @@ import yaml
 from analysis import Results
 from tests.tuning.ray_support import (
     ROOT,
+    check_resumed,
     command,
     finish,
     sweep_mapping,
-    train_directly,
     wait_for_reports,
     write_corpus,
 )
@@ -63,19 +63,6 @@ def summary(results):
     """What must not depend on interruptions."""
     columns = ["trial", "state", "val_loss", "best_iteration", "iteration", "learning_rate", "clip"]
     return results.trials[columns].to_dict("records")
-
-
-def check_resumed(results):
-    """Nothing finished ran again, and each trial's curve is that of an uninterrupted trainer."""
-    for trial in results.trials["trial"]:
-        rows = [row for row in results.rows if row.trial == trial]
-        ends = [row for row in rows if row.state not in ("running", None)]
-        assert len(ends) == 1, f"trial {trial} ended {len(ends)} times"
-        assert rows[-1] is ends[0]
-        standing = results.history[results.history["trial"] == trial]
-        direct = train_directly(results.experiment.path, rows[0].config)[: len(standing)]
-        assert standing["iteration"].tolist() == [m["iteration"] for m in direct]
-        assert standing["val_loss"].tolist() == [m["val_loss"] for m in direct]
 
 
 @pytest.mark.chaos

@@ -3,22 +3,19 @@
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 
 from analysis import Results
 from analysis.overhead import overhead
-from model.checkpoint import read_checkpoint
 from model.errors import ExperimentError, ResourceError, StorageError
 from tests.tuning.ray_support import (
     PUBLISHED,
+    check_best_weights,
     sweep_mapping,
     train_directly,
     wandb_records,
-    write_corpus,
 )
-from tuning.cluster import runtime_environment
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal
@@ -33,39 +30,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def ray():
-    """One Ray of two CPUs for all tests here; `connected` uses it as it is."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        runtime_env=runtime_environment(),
-    )
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture
-def search(ray, corpus, tmp_path):
-    def start(name="search", wandb="disabled", parameters=None, **options):
-        method = {k: options.pop(k) for k in ("method", "early_terminate") if k in options}
-        sweep = parse_sweep(sweep_mapping(corpus, **(parameters or {})) | method)
-        return run(sweep, name=name, storage=tmp_path / "runs", wandb=wandb, **options)
-
-    return start
-
-
 def test_figures_are_those_of_the_trainer_alone(search):
     experiment = search(trials=4)
     assert is_complete(experiment)
@@ -77,15 +41,6 @@ def test_figures_are_those_of_the_trainer_alone(search):
         assert reports["iteration"].tolist() == [m["iteration"] for m in direct]
         assert reports["val_loss"].tolist() == [m["val_loss"] for m in direct]
         assert reports["loss"].tolist() == [m["loss"] for m in direct]
-
-
-def check_best_weights(results):
-    """What is kept of each trial are the weights of its best report, and nothing else."""
-    for _, trial in results.trials.iterrows():
-        checkpoint = read_checkpoint(Path(trial["weights"]))
-        assert checkpoint["iteration"] == trial["best_iteration"]
-        assert checkpoint["metrics"]["val_loss"] == trial["val_loss"]
-        assert [p.name for p in Path(trial["weights"]).parent.iterdir()] == ["best.pt"]
 
 
 def test_where_the_time_went_adds_up(search):

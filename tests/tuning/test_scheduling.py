@@ -1,100 +1,38 @@
-import json
+"""The rules of the schedulers that stop trials, by hand and against other implementations.
+
+``test_scheduler_contract.py`` has what all of them promise, ``test_pbt.py`` the one that clones.
+"""
+
 import math
 import re
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from model.errors import ConfigurationError, ExperimentError
+from model.validation import Problems
 from tuning.scheduling import (
+    SCHEDULERS,
     AshaScheduler,
+    BracketSettings,
     Decision,
     FifoScheduler,
+    FifoSettings,
+    HyperbandScheduler,
     HyperbandSettings,
+    MedianScheduler,
+    MedianSettings,
+    PbtScheduler,
+    PbtSettings,
     make_scheduler,
+    parse_scheduler,
 )
 from tuning.search import Outcome
 from tuning.sweep_file import parse_sweep
 
 CONTINUE, STOP = Decision.CONTINUE, Decision.STOP
-
-FRESH = {
-    "fifo": FifoScheduler,
-    "asha": lambda: AshaScheduler((1, 3, 9), 3),
-    "asha-strict-maximize": lambda: AshaScheduler((2, 4), 2, "maximize", strict=True),
-}
-
-#: (trial, report number, value) of five trials that report in turns.
-REPORTS = [
-    (trial, report, 5.0 - (trial * 7 % 5) / 3 - report / 10)
-    for report in range(1, 10)
-    for trial in range(5)
-]
-
-
-def run(scheduler, reports):
-    """Decisions on the reports, those of trials already stopped left out."""
-    stopped, decisions = set(), []
-    for trial, report, value in reports:
-        if trial not in stopped:
-            decision = scheduler.report(trial, report, value)
-            decisions.append((trial, report, decision))
-            if decision is STOP:
-                stopped.add(trial)
-                scheduler.tell(trial, Outcome("stopped", value, report))
-    return decisions
-
-
-@pytest.mark.parametrize("fresh", FRESH.values(), ids=FRESH.keys())
-class TestEveryScheduler:
-    def test_same_reports_same_decisions(self, fresh):
-        assert run(fresh(), REPORTS) == run(fresh(), REPORTS)
-
-    def test_saved_and_restored_at_any_report(self, fresh):
-        whole = run(fresh(), REPORTS)
-        for cut in range(0, len(whole), 3):
-            before = fresh()
-            for trial, report, decision in whole[:cut]:
-                value = next(v for t, r, v in REPORTS if (t, r) == (trial, report))
-                assert before.report(trial, report, value) is decision
-            after = fresh()
-            after.load_state_dict(json.loads(json.dumps(before.state_dict(), allow_nan=False)))
-            assert after.state_dict() == before.state_dict()
-            for trial, report, decision in whole[cut:]:
-                value = next(v for t, r, v in REPORTS if (t, r) == (trial, report))
-                assert after.report(trial, report, value) is decision
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_takes_values_that_are_not_finite(self, fresh, value):
-        scheduler = fresh()
-        for report in range(1, 12):
-            assert scheduler.report(0, report, value) in (CONTINUE, STOP)
-        json.dumps(scheduler.state_dict(), allow_nan=False)
-
-    def test_hears_every_outcome(self, fresh):
-        scheduler = fresh()
-        for trial, state in enumerate(("finished", "stopped", "diverged", "failed")):
-            scheduler.report(trial, 1, 1.0)
-            scheduler.tell(trial, Outcome(state, 1.0, 1))
-        scheduler.tell(9, Outcome("failed", None, 0))
-
-    def test_a_single_trial_runs_to_its_end(self, fresh):
-        scheduler = fresh()
-        assert {scheduler.report(0, report, 1.0) for report in range(1, 30)} == {CONTINUE}
-
-    def test_stops_trials_where_it_says(self, fresh):
-        """Workers rely on it: before any other report they do not wait for their files."""
-        scheduler = fresh()
-        stops = {report for _, report, decision in run(scheduler, REPORTS) if decision is STOP}
-        assert stops <= scheduler.stops_at
-        assert stops or not scheduler.stops_at
-
-    def test_refuses_a_foreign_state(self, fresh):
-        with pytest.raises(ExperimentError, match="this saved state is of another search"):
-            fresh().load_state_dict({"format": 1, "scheduler": "median"})
-        with pytest.raises(ExperimentError, match="its format is 2, but must be 1"):
-            fresh().load_state_dict({**fresh().state_dict(), "format": 2})
 
 
 def decisions_at_one_rung(values, **settings):
@@ -217,17 +155,251 @@ def test_rungs_are_wandbs(settings, rungs):
     assert HyperbandSettings(**settings).rungs()[:4] == rungs
 
 
-def sweep(early_terminate, **constants):
-    values = {"iterations": 800, "report_every": 50, **constants}
-    return parse_sweep(
-        {
-            "method": "random",
-            "metric": {"name": "val_token_accuracy", "goal": "maximize"},
-            "parameters": {name: {"value": value} for name, value in values.items()},
-            "early_terminate": early_terminate,
-        },
-        "x.yaml",
+# HyperBand: Li et al. 2017, JMLR 18(185)
+
+
+def test_hyperband_brackets_by_hand():
+    """Algorithm 1 with R = 81, eta = 3: s_max = 4, and n_s = ceil(5 * 3^s / (s + 1)), r_s = 3^-s R.
+
+    s = 4: 5 * 81 / 5 = 81 from 1;  3: 5 * 27 / 4 = 33.75 from 3;  2: 5 * 9 / 3 = 15 from 9;
+    1: 5 * 3 / 2 = 7.5 from 27;  0: 5 from 81, which is the end.
+    """
+    scheduler = HyperbandScheduler(1, 81, 3)
+    assert scheduler.shares == (81, 34, 15, 8, 5)
+    assert [bracket and bracket.rungs for bracket in scheduler.brackets] == [
+        (1, 3, 9, 27),
+        (3, 9, 27),
+        (9, 27),
+        (27,),
+        None,
+    ]
+    assert scheduler.stops_at == {1, 3, 9, 27}
+
+
+def test_trials_take_turns_in_brackets_by_hand():
+    """r = 1, R = 4, eta = 2: n = 4, 3, 3. Credits, before the largest pays 10, the sum:
+
+    4 3 3 | -2 6 6 | -2+4 -4+3 9 | 6 2 2 | 0 5 5 | 4 -2 8 | 8 1 1 | 2 4 4 | 6 -3 7 | 10 0 0
+    """
+    scheduler = HyperbandScheduler(1, 4, 2)
+    assert scheduler.shares == (4, 3, 3)
+    assert [scheduler.bracket_of(trial) for trial in range(10)] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+
+
+@given(
+    first=st.integers(1, 4),
+    last=st.integers(4, 300),
+    eta=st.sampled_from([2, 2.5, 3, 4]),
+    start=st.integers(0, 200),
+)
+@hypothesis_settings(deadline=None, max_examples=50)
+def test_brackets_have_their_shares_of_any_trials_on_end(first, last, eta, start):
+    scheduler = HyperbandScheduler(first, last, eta)
+    trials = range(start, start + sum(scheduler.shares))
+    taken = [scheduler.bracket_of(trial) for trial in trials]
+    assert tuple(taken.count(b) for b in range(len(scheduler.shares))) == scheduler.shares
+
+
+def test_the_bracket_of_a_trial_is_its_numbers_alone():
+    one, other = HyperbandScheduler(1, 27), HyperbandScheduler(1, 27)
+    assert [one.bracket_of(t) for t in (30, 3, 17)] == [other.bracket_of(t) for t in (30, 3, 17)]
+    assert one.bracket_of(3) == HyperbandScheduler(1, 27).bracket_of(3)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "eta"), [(1, 81, 3), (1, 16, 2), (2, 100, 4), (1, 50, 3), (3, 100, 2)]
+)
+def test_shares_are_optunas(first, last, eta):
+    from optuna.pruners import HyperbandPruner
+
+    pruner = HyperbandPruner(first, last, eta)
+    pruner._try_initialization(study=None)
+    scheduler = HyperbandScheduler(first, last, eta)
+    assert list(scheduler.shares) == pruner._trial_allocation_budgets
+
+
+def test_brackets_are_counted_exactly():
+    """log_3(243) is 5, but 4.999... in floating point, which loses a bracket."""
+    assert math.floor(math.log(243, 3)) == 4
+    assert len(HyperbandScheduler(1, 243, 3).brackets) == 6
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_decisions_within_brackets_are_optunas(goal):
+    """With the trials in the same brackets: Optuna hashes their numbers."""
+    import optuna
+
+    ours = HyperbandScheduler(1, 16, 2, goal)
+
+    class SameBrackets(optuna.pruners.HyperbandPruner):
+        def _get_bracket_id(self, study, trial):
+            return ours.bracket_of(trial.number)
+
+    sign = 1 if goal == "minimize" else -1
+    study = optuna.create_study(direction=goal, pruner=SameBrackets(1, 16, 2))
+    live, stopped = [study.ask() for _ in range(24)], 0
+    for report in range(1, 16):
+        for trial in list(live):
+            value = sign * ((trial.number * 7 % 24) / 4 + 5 / report)
+            trial.report(value, report)
+            decision = ours.report(trial.number, report, value)
+            assert (decision is STOP) == trial.should_prune()
+            if decision is STOP:
+                stopped += 1
+                live.remove(trial)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert 0 < stopped < 24
+
+
+def test_trials_are_compared_within_their_bracket():
+    scheduler = HyperbandScheduler(1, 4, 2)  # trials 0, 3 in bracket 0; 1, 4 in 1; 2, 5 in 2
+    assert scheduler.report(0, 1, 5.0) is CONTINUE
+    assert scheduler.report(1, 2, 9.0) is CONTINUE  # first of its bracket
+    assert scheduler.report(3, 1, 6.0) is STOP  # the second best of two
+    assert scheduler.report(4, 1, 99.0) is CONTINUE  # its bracket judges at report 2
+    assert scheduler.report(4, 2, 10.0) is STOP
+    assert scheduler.report(2, 3, 99.0) is CONTINUE  # its bracket judges at 4 only: the end
+    assert scheduler.report(5, 3, 100.0) is CONTINUE
+
+
+def test_hyperband_that_makes_no_sense():
+    with pytest.raises(ValueError, match=r"min_reports must be from 1 to max_reports \(4\), .* 5"):
+        HyperbandScheduler(5, 4)
+    with pytest.raises(ValueError, match="eta must be at least 2, but got 1.5"):
+        HyperbandScheduler(1, 4, 1.5)
+
+
+# Median stopping: Golovin et al. 2017, "Google Vizier"
+
+
+def with_three_others(**options):
+    """Others with values 6 4 2 (averages 6 5 4), 8 6 4 (8 7 6) and 10 8 6 (10 9 8)."""
+    scheduler = MedianScheduler(min_trials=3, **options)
+    for report in (1, 2, 3):
+        for trial, first in enumerate((6.0, 8.0, 10.0)):
+            value = first - 2 * (report - 1)
+            assert scheduler.report(trial, report, value, latest=value) is CONTINUE
+    return scheduler
+
+
+def test_median_by_hand():
+    scheduler = with_three_others(min_reports=1)  # medians of the averages: 8, 7, 6
+    assert scheduler.report(3, 1, 9.0) is STOP
+    assert scheduler.report(4, 1, 8.0) is CONTINUE  # no worse than the median
+
+    scheduler = with_three_others(min_reports=1)
+    assert scheduler.report(5, 1, 7.0, latest=7.0) is CONTINUE
+    assert scheduler.report(5, 2, 7.0, latest=9.0) is CONTINUE  # judged by its best, 7
+    assert scheduler.report(5, 3, 7.0, latest=9.0) is STOP  # 6 is better
+
+
+def test_averages_begin_where_judging_does():
+    scheduler = with_three_others(min_reports=2)  # averages at 2: 4 6 8; at 3: 3 5 7
+    assert scheduler.report(3, 1, 99.0) is CONTINUE
+    assert scheduler.report(3, 2, 6.0) is CONTINUE
+    assert scheduler.report(3, 3, 5.5) is STOP
+
+
+def test_averages_are_of_the_reports_themselves():
+    """A curve that rose again counts with what it was at each report."""
+    for latest, decision in ((8.0, CONTINUE), (2.0, STOP)):
+        scheduler = MedianScheduler(1, 1)
+        scheduler.report(0, 1, 2.0, latest=2.0)
+        scheduler.report(0, 2, 2.0, latest=latest)  # average 5, or 2
+        scheduler.report(1, 1, 2.0, latest=2.0)
+        assert scheduler.report(1, 2, 4.0, latest=4.0) is decision
+
+
+def test_nothing_is_judged_before_enough_others_came_as_far():
+    scheduler = MedianScheduler(1, 3)
+    assert scheduler.report(0, 1, 1.0) is CONTINUE
+    assert scheduler.report(1, 1, 2.0) is CONTINUE
+    assert scheduler.report(2, 1, 9.0) is CONTINUE
+    assert scheduler.report(3, 1, 9.0) is STOP
+    assert scheduler.report(2, 2, 9.0) is CONTINUE  # nobody else is at report 2
+
+
+def test_an_average_that_is_no_number_is_none():
+    scheduler = MedianScheduler(1, 2)
+    scheduler.report(0, 1, math.nan, latest=math.nan)
+    scheduler.report(1, 1, 1.0)
+    assert scheduler.report(2, 1, 9.0) is CONTINUE  # one average alone
+    assert scheduler.report(3, 1, 9.0) is STOP  # 1 and 9: 5
+    assert scheduler.report(4, 1, math.nan) is STOP
+
+
+def test_the_last_report_is_not_judged():
+    scheduler = MedianScheduler(1, 1, reports=3)
+    assert scheduler.stops_at == {1, 2}
+    scheduler.report(0, 3, 1.0)
+    assert scheduler.report(1, 3, 9.0) is CONTINUE
+
+
+@given(
+    curves=st.lists(
+        st.lists(st.integers(0, 40).map(lambda n: n / 8), min_size=1, max_size=8),
+        min_size=2,
+        max_size=8,
+    ),
+    min_reports=st.integers(1, 4),
+    min_trials=st.integers(1, 3),
+    goal=st.sampled_from(["minimize", "maximize"]),
+)
+@hypothesis_settings(deadline=None, max_examples=150)
+def test_median_is_rays(curves, min_reports, min_trials, goal):
+    """Ray's rule on the same reports, in turns; eighths, so that no average is rounded."""
+    from ray.tune.schedulers import MedianStoppingRule
+
+    class Trial:
+        trial_id = "any"
+
+    class Controller:
+        def get_live_trials(self):
+            return []
+
+    rule = MedianStoppingRule(
+        time_attr="report",
+        metric="value",
+        mode=goal[:3],
+        grace_period=min_reports,
+        min_samples_required=min_trials,
     )
+    ours, rays, stopped = MedianScheduler(min_reports, min_trials, goal), {}, set()
+    best = min if goal == "minimize" else max
+    for report in range(1, 9):
+        for trial, curve in enumerate(curves):
+            if report > len(curve) or trial in stopped:
+                continue
+            result = {"report": report, "value": curve[report - 1]}
+            theirs = rule.on_trial_result(Controller(), rays.setdefault(trial, Trial()), result)
+            decision = ours.report(trial, report, best(curve[:report]), latest=curve[report - 1])
+            assert decision.name == theirs
+            if decision is STOP:
+                stopped.add(trial)
+
+
+def test_median_that_makes_no_sense():
+    with pytest.raises(ValueError, match="min_reports must be at least 1, but got 0"):
+        MedianScheduler(0)
+    with pytest.raises(ValueError, match="min_trials must be at least 1, but got 0"):
+        MedianScheduler(1, 0)
+
+
+# From sweep files and names
+
+
+def sweep(early_terminate=None, scheduler=None, method="random", searched=None, **constants):
+    values = {"iterations": 800, "report_every": 50, **constants}
+    parameters = {name: {"value": value} for name, value in values.items()}
+    mapping = {
+        "method": method,
+        "metric": {"name": "val_token_accuracy", "goal": "maximize"},
+        "parameters": {**parameters, **(searched or {})},
+        "early_terminate": early_terminate,
+    }
+    if scheduler is not None:
+        mapping["dialogue_tune"] = {"scheduler": scheduler}
+    return parse_sweep(mapping, "x.yaml")
 
 
 def test_make_scheduler():
@@ -302,3 +474,151 @@ def test_rungs_that_no_trial_reaches_are_noted(block, note):
 def test_without_a_rung_in_reach_nothing_is_stopped():
     block = {"type": "hyperband", "min_iter": 500}
     assert isinstance(make_scheduler(sweep(block)), FifoScheduler)
+
+
+SEARCHED = {"learning_rate": {"min": 0.0001, "max": 0.01}}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"type": "asha", "min_iter": 2, "eta": 4}, HyperbandSettings(min_iter=2, eta=4)),
+        ({"type": "asha"}, HyperbandSettings()),
+        ({"type": "hyperband", "eta": 2, "strict": False}, BracketSettings(eta=2, strict=False)),
+        ({"type": "median", "min_reports": 3}, MedianSettings(min_reports=3)),
+        ({"type": "pbt", "interval": 4}, PbtSettings(interval=4)),
+        ({"type": "none"}, FifoSettings()),
+        ("median", MedianSettings()),
+    ],
+)
+def test_scheduler_block(block, expected):
+    problems = Problems("x.yaml")
+    assert parse_scheduler(block, problems) == expected
+    assert not problems.found
+
+
+@pytest.mark.parametrize(
+    ("block", "found"),
+    [
+        (3, [": must be a mapping with type (asha, hyperband, median, pbt, none), but got 3."]),
+        ({"eta": 3}, [".type: is required; supported: asha, hyperband, median, pbt, none."]),
+        ("medain", [".type: unknown type 'medain', did you mean 'median'?"]),
+        ({"type": ["asha"]}, [".type: unknown type ['asha'], did you mean 'asha'?"]),
+        (
+            {"type": "median", "min_report": 2, "min_trials": 0, "eta": 3},
+            [
+                ".min_report: unknown key, did you mean 'min_reports'?",
+                ".eta: unknown key; valid: min_reports, min_trials, type.",
+                ".min_trials: must be at least 1, but got 0.",
+            ],
+        ),
+        (
+            {"type": "hyperband", "min_reports": 9, "max_reports": 9},
+            [".min_reports: must be less than max_reports (9), but got 9."],
+        ),
+        (
+            {"type": "hyperband", "eta": 1.5, "strict": "no"},
+            [
+                ".eta: must be at least 2, but got 1.5.",
+                ".strict: must be true or false, but got 'no' (str).",
+            ],
+        ),
+        (
+            {"type": "asha", "max_iter": 3},
+            [": max_iter needs s, the number of rungs below it; or give min_iter alone."],
+        ),
+        (
+            {"type": "pbt", "interval": 0, "quantile_fraction": 0.6, "resample_probability": 2},
+            [
+                ".interval: must be at least 1, but got 0.",
+                ".quantile_fraction: must be between 0 and 0.5, but got 0.6.",
+                ".resample_probability: must be between 0 and 1, but got 2.",
+            ],
+        ),
+    ],
+)
+def test_faulty_scheduler_block(block, found):
+    problems = Problems("x.yaml")
+    assert parse_scheduler(block, problems) is None
+    assert problems.found == [f"dialogue_tune.scheduler{text}" for text in found]
+
+
+def test_schedulers_are_named():
+    assert list(SCHEDULERS) == ["asha", "hyperband", "median", "pbt", "none"]
+
+
+def test_make_scheduler_of_the_block():
+    scheduler = make_scheduler(sweep(scheduler={"type": "median", "min_trials": 5}))
+    assert isinstance(scheduler, MedianScheduler)
+    assert (scheduler.min_reports, scheduler.min_trials) == (3, 5)
+    assert (scheduler.goal, scheduler.reports) == ("maximize", 16)
+
+    scheduler = make_scheduler(sweep(scheduler={"type": "hyperband", "eta": 2}))
+    assert isinstance(scheduler, HyperbandScheduler)
+    assert (scheduler.min_reports, scheduler.max_reports, scheduler.strict) == (1, 16, True)
+    assert len(scheduler.brackets) == 5
+
+    scheduler = make_scheduler(sweep(scheduler={"type": "asha", "min_iter": 4, "eta": 2}))
+    assert isinstance(scheduler, AshaScheduler)
+    assert (scheduler.rungs, scheduler.goal) == ((4, 8), "maximize")
+
+    scheduler = make_scheduler(sweep(scheduler="pbt", searched=SEARCHED), seed=7)
+    assert isinstance(scheduler, PbtScheduler)
+    assert (scheduler.interval, scheduler.seed, scheduler.reports) == (2, 7, 16)
+    assert isinstance(make_scheduler(sweep(scheduler="none")), FifoScheduler)
+
+
+def test_a_name_overrides_the_file():
+    w_and_b = sweep({"type": "hyperband", "min_iter": 4, "eta": 2})
+    assert isinstance(make_scheduler(w_and_b, name="none"), FifoScheduler)
+    assert isinstance(make_scheduler(w_and_b, name="median"), MedianScheduler)
+    assert make_scheduler(w_and_b, name="asha").rungs == (4, 8)
+    assert make_scheduler(sweep(), name="asha").rungs == (1, 3, 9)
+    assert make_scheduler(sweep(scheduler="median"), name="asha").rungs == (1, 3, 9)
+    median = make_scheduler(sweep(scheduler={"type": "median", "min_trials": 9}), name="median")
+    assert median.min_trials == 9
+    with pytest.raises(
+        ConfigurationError, match="--scheduler: unknown scheduler 'asah', did you mean 'asha'"
+    ):
+        make_scheduler(w_and_b, name="asah")
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        ({"type": "median", "min_reports": 16}, "median stopping judges first at report 16"),
+        ({"type": "hyperband", "min_reports": 20}, "hyperband judges first at report 20"),
+        ({"type": "asha", "min_iter": 16}, "asha judges first at report 16"),
+        ({"type": "pbt", "interval": 16}, "pbt judges first at report 16"),
+    ],
+)
+def test_a_scheduler_that_cannot_judge_says_so(block, why):
+    scheduler = make_scheduler(sweep(scheduler=block, searched=SEARCHED))
+    assert isinstance(scheduler, FifoScheduler)
+    assert scheduler.describe() == f"none ({why}, but a trial makes 16)"
+
+
+def test_hyperband_needs_to_know_the_reports():
+    searched = {"iterations": {"values": [100, 200]}}
+    with pytest.raises(
+        ConfigurationError, match=r"x.yaml: dialogue_tune.scheduler.max_reports: is required"
+    ):
+        make_scheduler(sweep(scheduler="hyperband", searched=searched))
+    block = {"type": "hyperband", "max_reports": 9}
+    assert make_scheduler(sweep(scheduler=block, searched=searched)).max_reports == 9
+    assert make_scheduler(sweep(scheduler={**block, "max_reports": 99})).max_reports == 16
+    median = make_scheduler(sweep(scheduler="median", searched=searched))
+    assert median.stops_at is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "text"),
+    [
+        (FifoScheduler(), "none"),
+        (AshaScheduler((2, 6), 3, strict=True), "at reports 2, 6, the best 1/3 of the trials "),
+        (HyperbandScheduler(1, 4, 2), "3 brackets; of 10 trials judged: 4 from report 1, 3 from "),
+        (MedianScheduler(), "median stopping from report 3 on, once 3 other trials came as far"),
+    ],
+)
+def test_descriptions(scheduler, text):
+    assert scheduler.describe().startswith(text)

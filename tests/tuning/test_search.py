@@ -1,20 +1,37 @@
-import json
-import math
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""What each searcher does of its own; see test_searcher_contract for what all of them keep to."""
 
+import math
+import random
+import statistics
+
+import cmaes
+import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from scipy.stats import qmc
 
-from model.errors import ExperimentError
-from tuning.distributions import Categorical, Constant, IntUniform, LogUniform, Uniform
-from tuning.search import GridSearcher, Outcome, RandomSearcher, derived_seed, make_searcher
+from model.errors import ConfigurationError
+from tuning.distributions import Categorical, Constant, IntUniform, LogUniform, Ordinal, Uniform
+from tuning.expressions import Expression
+from tuning.optuna_space import OptunaSpace
+from tuning.points import Points
+from tuning.search import (
+    SEARCHERS,
+    CMAESSearcher,
+    GPSearcher,
+    GridSearcher,
+    Outcome,
+    PastTrial,
+    RandomSearcher,
+    SobolSearcher,
+    TPESearcher,
+    derived_seed,
+    make_searcher,
+)
 from tuning.search_space import SearchSpace
 from tuning.sweep_file import parse_sweep
-from tuning.tpe import TPESearcher, optuna_distributions
 
 DISCRETE = SearchSpace(
     {
@@ -25,174 +42,81 @@ DISCRETE = SearchSpace(
         "encoder_layers": IntUniform(1, 3),
     }
 )
-MIXED = SearchSpace(
-    {
-        "learning_rate": LogUniform(1e-4, 1e-2),
-        **DISCRETE.parameters,
-        "teacher_forcing_ratio": Uniform(0.5, 1),
-        "dropout": Uniform(0.25, 0.25),
-    }
+SQUARE = SearchSpace({"dropout": Uniform(0, 1), "teacher_forcing_ratio": Uniform(0, 1)})
+RATE = SearchSpace({"learning_rate": LogUniform(1e-5, 1e-3)})
+CLIP = SearchSpace({"clip": Categorical((0, 50))})
+
+
+def finish(searcher, loss, trials):
+    """Runs trials one after the other; returns their losses."""
+    losses = []
+    for _ in range(trials):
+        losses.append(loss(searcher.ask()))
+        searcher.tell(searcher.asked - 1, Outcome("finished", losses[-1], 1))
+    return losses
+
+
+def bowl(configuration):
+    """A bowl whose lowest point is at (0.3, 0.8), and twenty times steeper in one direction."""
+    x, y = configuration["dropout"] - 0.3, configuration["teacher_forcing_ratio"] - 0.8
+    return x**2 + 20 * y**2
+
+
+# The registry
+
+
+def test_names_of_the_searchers():
+    assert list(SEARCHERS) == ["random", "grid", "tpe", "gp", "cmaes", "sobol"]
+    assert all(kind.name == name for name, kind in SEARCHERS.items())
+
+
+def sweep_of(method="random", searcher=None, **parameters):
+    extension = {} if searcher is None else {"dialogue_tune": {"searcher": searcher}}
+    return parse_sweep(
+        {
+            "method": method,
+            "metric": {"name": "val_token_accuracy", "goal": "maximize"},
+            "parameters": parameters or {"clip": {"values": [10, 50]}},
+            **extension,
+        },
+        "sweep.yaml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "in_file", "name", "kind"),
+    [
+        ("random", None, None, RandomSearcher),
+        ("grid", None, None, GridSearcher),
+        ("bayes", None, None, TPESearcher),
+        ("random", "gp", None, GPSearcher),
+        ("random", "gp", "tpe", TPESearcher),
+        ("grid", None, "bayes", TPESearcher),
+    ],
 )
-ONE_POINT = SearchSpace({"clip": Categorical((50,)), "hidden_size": Constant(8)})
-
-FRESH = {
-    "grid": lambda space=DISCRETE, seed=0: GridSearcher(space),
-    "random": lambda space=MIXED, seed=0: RandomSearcher(space, seed),
-    "tpe": lambda space=MIXED, seed=0: TPESearcher(space, seed, startup_trials=4),
-    "tpe-maximize": lambda space=MIXED, seed=0: TPESearcher(
-        space, seed, "maximize", startup_trials=2
-    ),
-}
+def test_make_searcher(method, in_file, name, kind):
+    searcher = make_searcher(sweep_of(method, in_file), 3, name)
+    assert type(searcher) is kind
+    assert (searcher.seed, searcher.goal) == (3, "maximize")
 
 
-def value_of(configuration, iteration):
-    """A made-up loss that falls with the iterations."""
-    rate = configuration.get("learning_rate", 1e-3)
-    clip = configuration["clip"]
-    return abs(math.log10(rate) + 3) + clip / 100 + 10 / iteration
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sobl", "searcher: unknown searcher 'sobl', did you mean 'sobol'?"),
+        ("xyz", "searcher: unknown searcher 'xyz'; valid: cmaes, gp, grid, random, sobol, tpe."),
+    ],
+)
+def test_unknown_searchers_are_refused(name, said):
+    with pytest.raises(ConfigurationError) as raised:
+        make_searcher(sweep_of(), 0, name)
+    assert str(raised.value) == f"sweep.yaml: {said}"
 
 
-def events(trials=16, concurrency=3):
-    """What a driver does to a searcher, as (method, *arguments), with every kind of outcome.
-
-    Trial t is asked for before t - concurrency + 1 has ended. The values of reports are left to
-    the configuration, which is known once the trial was asked for.
-    """
-    for trial in range(trials):
-        yield "ask", trial
-        ended = trial - concurrency + 1
-        if ended >= 0:
-            state = ("finished", "stopped", "finished", "diverged", "finished", "failed")[ended % 6]
-            for iteration in (50, 100, 150)[: 1 if state == "stopped" else 3]:
-                yield "report", ended, iteration
-            yield "tell", ended, state
-
-
-def drive(searcher, script, configurations):
-    """Applies events; adds what is asked to the configurations, replays those already there."""
-    for kind, trial, *rest in script:
-        if kind == "ask" and trial in configurations:
-            searcher.replay(configurations[trial])
-        elif kind == "ask":
-            configurations[trial] = searcher.ask()
-        elif kind == "report":
-            searcher.report(trial, rest[0], value_of(configurations[trial], rest[0]))
-        else:
-            value = None if rest[0] == "failed" else value_of(configurations[trial], 150)
-            searcher.tell(trial, Outcome(rest[0], value, 150))
-    return configurations
-
-
-@pytest.mark.parametrize("fresh", FRESH.values(), ids=FRESH.keys())
-class TestEverySearcher:
-    def test_proposals_lie_in_the_space_and_are_plain(self, fresh):
-        searcher = fresh()
-        for configuration in drive(searcher, events(), {}).values():
-            assert searcher.space.contains(configuration)
-            assert list(configuration) == list(searcher.space.parameters)
-            assert all(type(v) in (int, float, str, type(None)) for v in configuration.values())
-            assert json.loads(json.dumps(configuration)) == configuration
-
-    def test_same_seed_same_proposals(self, fresh):
-        assert drive(fresh(), events(), {}) == drive(fresh(), events(), {})
-
-    def test_replayed_journal_leads_to_the_same_proposals(self, fresh):
-        script = list(events())
-        whole = drive(fresh(), script, {})
-        for cut in (0, 7, 21, 40, len(script)):
-            asked = [event[1] for event in script[:cut] if event[0] == "ask"]
-            known = {trial: json.loads(json.dumps(whole[trial])) for trial in asked}
-            assert drive(fresh(), script, known) == whole
-
-    def test_saved_and_restored(self, fresh):
-        script = list(events())
-        whole = drive(fresh(), script, {})
-        for cut in (0, 7, 21, 40):
-            before, after = fresh(), fresh()
-            configurations = drive(before, script[:cut], {})
-            after.load_state_dict(json.loads(json.dumps(before.state_dict(), allow_nan=False)))
-            assert after.asked == before.asked
-            assert json.dumps(after.state_dict()) == json.dumps(before.state_dict())
-            assert drive(after, script[cut:], configurations) == whole
-
-    def test_values_that_are_not_finite(self, fresh):
-        searcher = fresh()
-        for trial, value in enumerate([math.nan, math.inf, -math.inf, None] * 3):
-            searcher.ask()
-            if value is not None:
-                searcher.report(trial, 10, value)
-            state = ("finished", "stopped", "diverged", "failed")[trial // 3]
-            searcher.tell(trial, Outcome(state, value, 10))
-        assert searcher.space.contains(searcher.ask())
-        json.dumps(searcher.state_dict(), allow_nan=False)
-
-    def test_one_point_space(self, fresh):
-        searcher = fresh(ONE_POINT)
-        for trial in range(1 if isinstance(searcher, GridSearcher) else 6):
-            assert searcher.ask() == {"clip": 50, "hidden_size": 8}
-            searcher.report(trial, 1, 1.0)
-            searcher.tell(trial, Outcome("finished", 1.0, 1))
-
-    def test_reports_may_come_twice_and_late(self, fresh):
-        searcher = fresh()
-        searcher.ask()
-        searcher.report(0, 10, 2.0)
-        searcher.report(0, 10, 1.0)
-        searcher.tell(0, Outcome("stopped", 1.0, 20))
-        searcher.report(0, 30, 0.5)
-
-    def test_unknown_trials_are_refused(self, fresh):
-        searcher = fresh()
-        searcher.ask()
-        with pytest.raises(ValueError, match="trial 1 was never asked for; there are 1 so far"):
-            searcher.tell(1, Outcome("failed", None, 0))
-        with pytest.raises(ValueError, match="trial -1 was never asked for"):
-            searcher.report(-1, 1, 1.0)
-
-    def test_replay_outside_the_space_is_refused(self, fresh):
-        searcher = fresh()
-        with pytest.raises(ExperimentError, match="trial 0 of the journal is outside the search"):
-            searcher.replay({**fresh().ask(), "clip": 7})
-        assert searcher.asked == 0
-
-    def test_refuses_a_foreign_state(self, fresh):
-        with pytest.raises(ExperimentError, match="its searcher is 'Other', but must be"):
-            fresh().load_state_dict({**fresh().state_dict(), "searcher": "Other"})
-        with pytest.raises(ExperimentError, match="its format is 2, but must be 1"):
-            fresh().load_state_dict({**fresh().state_dict(), "format": 2})
-
-
-@pytest.fixture(scope="module")
-def proposals_of_another_process():
-    code = (
-        "import json, sys; sys.path[:0] = sys.argv[1:];"
-        "from test_search import FRESH, drive, events;"
-        "print(json.dumps({k: drive(f(), events(), {}) for k, f in FRESH.items()}))"
-    )
-    here = Path(__file__).parent
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(here), str(here.parent.parent)],
-        env={**os.environ, "PYTHONHASHSEED": "4711"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(run.stdout)
-
-
-@pytest.mark.parametrize("name", FRESH)
-def test_same_proposals_in_another_process(name, proposals_of_another_process):
-    there = proposals_of_another_process[name]
-    assert {int(trial): configuration for trial, configuration in there.items()} == drive(
-        FRESH[name](), events(), {}
-    )
-
-
-@pytest.mark.parametrize("name", ["random", "tpe"])
-def test_another_seed_gives_other_proposals(name):
-    assert FRESH[name](seed=1).ask() != FRESH[name](seed=2).ask()
-    with pytest.raises(ExperimentError, match="its seed is 1, but must be 2"):
-        FRESH[name](seed=2).load_state_dict(FRESH[name](seed=1).state_dict())
+def test_a_searcher_that_cannot_search_the_sweep_is_refused_by_file_and_field():
+    with pytest.raises(ConfigurationError) as raised:
+        make_searcher(sweep_of(), 0, "sobol")
+    assert str(raised.value).startswith("sweep.yaml: parameters.clip: has no order, and sobol")
 
 
 def test_derived_seed_is_pinned():
@@ -202,6 +126,53 @@ def test_derived_seed_is_pinned():
         4011020074,
         2791857979,
     ]
+    assert derived_seed(0, 1, 2) not in (derived_seed(0, 1), derived_seed(0, 12))
+
+
+def test_goal_is_checked():
+    with pytest.raises(ValueError, match="goal must be minimize or maximize, but got 'max'"):
+        RandomSearcher(DISCRETE, 0, "max")
+
+
+# Points
+
+
+def test_the_last_points_are_drawn_from_a_list():
+    points, rng = Points(DISCRETE), random.Random(0)
+    drawn = [points.draw(rng)]
+    for _ in range(35):
+        points.add(drawn[-1])
+        drawn.append(points.draw(rng))
+    assert sorted(map(str, drawn)) == sorted(map(str, DISCRETE.grid_points()))
+    points.add(drawn[-1])
+    assert points.exhausted
+    assert points.draw(rng) is None
+
+
+def test_draws_follow_the_distributions():
+    space = SearchSpace({"learning_rate": LogUniform(1e-4, 1e-2), "clip": Ordinal((0, 25))})
+    rng = random.Random(0)
+    drawn = [Points(space).draw(rng) for _ in range(4000)]
+    assert statistics.median(c["learning_rate"] for c in drawn) == pytest.approx(1e-3, rel=0.1)
+    assert sum(c["clip"] == 0 for c in drawn) == pytest.approx(2000, abs=150)
+
+
+def test_true_is_not_one():
+    points = Points(SearchSpace({"clip": Categorical((True, 1, 1.5))}))
+    points.add({"clip": True})
+    assert points.is_new({"clip": 1})
+    points.add({"clip": 1})
+    assert not points.is_new({"clip": 1.0})
+
+
+def test_a_range_of_next_to_nothing_may_come_twice():
+    space = SearchSpace({"dropout": Uniform(0.0, 5e-324)})
+    assert {c["dropout"] for c in (RandomSearcher(space, 0).ask() for _ in range(4))} <= {0, 5e-324}
+    searcher = RandomSearcher(space, 0)
+    assert all(searcher.ask() is not None for _ in range(4))
+
+
+# Grid and random
 
 
 def test_grid_proposes_every_point_once_in_order():
@@ -213,90 +184,253 @@ def test_grid_proposes_every_point_once_in_order():
     assert searcher.asked == 36
 
 
-def test_grid_refuses_a_continuous_range():
-    with pytest.raises(ValueError, match="a grid cannot enumerate a continuous range"):
-        GridSearcher(MIXED)
+def test_grid_refuses_what_it_cannot_enumerate():
+    fields = {"learning_rate": LogUniform(1e-4, 1e-2), "clip": Ordinal((0, 25))}
+    with pytest.raises(ConfigurationError) as raised:
+        GridSearcher(SearchSpace({**fields, "dropout": Uniform(0.25, 0.25)}))
+    assert str(raised.value) == (
+        "searcher grid: parameters.learning_rate: a grid cannot enumerate log_uniform_values; "
+        "name its values, or use random, tpe, gp or sobol."
+    )
 
 
-def test_random_search_covers_a_discrete_space():
-    searcher = RandomSearcher(DISCRETE, 0)
-    assert len({tuple(searcher.ask().values()) for _ in range(400)}) == 36
+def test_random_search_draws_from_the_prior():
+    searcher = RandomSearcher(SQUARE, 0)
+    drawn = [searcher.ask()["dropout"] for _ in range(1000)]
+    assert statistics.fmean(drawn) == pytest.approx(0.5, abs=0.03)
 
 
-def told(outcome, reports=()):
-    searcher = TPESearcher(MIXED, 0)
+# Sobol
+
+
+def test_sobol_is_scipys_sequence():
+    searcher = SobolSearcher(SQUARE, 7)
+    proposed = [tuple(searcher.ask().values()) for _ in range(16)]
+    reference = qmc.Sobol(2, scramble=True, rng=derived_seed(7)).random(16)
+    assert proposed == [pytest.approx(point) for point in reference]
+
+
+def test_sobol_goes_through_the_quantiles():
+    space = SearchSpace({"learning_rate": LogUniform(1e-4, 1e-2), "clip": Ordinal((0, 25, 50, 75))})
+    searcher = SobolSearcher(space, 0)
+    proposed = [searcher.ask() for _ in range(16)]
+    # Each sixteenth of the logarithmic range and each quarter of the values once, and evenly.
+    sixteenths = {int(8 * (math.log10(c["learning_rate"]) + 4)) for c in proposed}
+    assert sixteenths == set(range(16))
+    assert [sum(c["clip"] == clip for c in proposed) for clip in (0, 25, 50, 75)] == [4] * 4
+
+
+def test_sobol_fills_the_space_more_evenly_than_random():
+    sobol, drawn = SobolSearcher(SQUARE, 0), RandomSearcher(SQUARE, 0)
+    discrepancies = [
+        qmc.discrepancy([list(searcher.ask().values()) for _ in range(64)])
+        for searcher in (sobol, drawn)
+    ]
+    assert discrepancies[0] < discrepancies[1] / 5
+
+
+def test_points_given_from_outside_use_up_none_of_the_sequence():
+    plain, given = SobolSearcher(SQUARE, 0), SobolSearcher(SQUARE, 0)
+    given.enqueue([{"dropout": 0.5, "teacher_forcing_ratio": 0.25}])
+    given.ask()
+    assert [given.ask() for _ in range(5)] == [plain.ask() for _ in range(5)]
+
+
+def test_a_sobol_search_that_is_replayed_late_draws_as_before():
+    """Nearly no point is allowed: the sequence's share of points is used up again and again."""
+    rules = (Expression.parse("dropout < 0.003"),)
+    space = SearchSpace(SQUARE.parameters, constraints=rules)
+    whole = SobolSearcher(space, 0)
+    proposed = [whole.ask() for _ in range(20)]
+    for cut in (5, 19):
+        replayed = SobolSearcher(space, 0)
+        for configuration in proposed[:cut]:
+            replayed.replay(configuration)
+        assert [replayed.ask() for _ in range(20 - cut)] == proposed[cut:]
+
+
+# CMA-ES
+
+
+def test_cmaes_is_the_packages_own():
+    """The same generations as a loop that asks and tells `cmaes.CMA`."""
+    searcher = CMAESSearcher(SQUARE, 3)
+    bounds = np.array([[0.0, 1.0], [0.0, 1.0]])
+    reference = cmaes.CMA(mean=np.full(2, 0.5), sigma=0.3, bounds=bounds)
+    solutions = []
+    for trial in range(40):
+        reference.reseed_rng(derived_seed(3, trial))
+        point = reference.ask()
+        configuration = searcher.ask()
+        assert list(configuration.values()) == pytest.approx(point.tolist(), abs=1e-9)
+        searcher.tell(trial, Outcome("finished", bowl(configuration), 1))
+        solutions.append((point, bowl(configuration)))
+        if len(solutions) == reference.population_size:
+            reference.tell(solutions)
+            solutions = []
+    assert reference.generation == 6
+
+
+def test_cmaes_learns_from_its_own_finished_trials_alone():
+    searcher = CMAESSearcher(SQUARE, 0)
+    searcher.enqueue([{"dropout": 0.01 * n, "teacher_forcing_ratio": 0.0} for n in range(6)])
+    finish(searcher, bowl, 6)
+    for state in ("stopped", "diverged", "failed"):
+        for _ in range(6):
+            searcher.ask()
+            searcher.tell(searcher.asked - 1, Outcome(state, 1.0, 1))
+    number = searcher.asked
+    untaught = CMAESSearcher(SQUARE, 0)
+    for configuration in searcher._configurations:
+        untaught.replay(configuration)
+    assert searcher.ask() == untaught.ask()
+    finish(searcher, bowl, 6)
+    finish(untaught, lambda configuration: -bowl(configuration), 6)
+    assert searcher.asked == untaught.asked == number + 7
+    assert searcher.ask() != untaught.ask()
+
+
+def test_cmaes_begins_where_past_trials_were_best():
+    past = [
+        PastTrial(c, Outcome("finished", bowl(c), 1))
+        for c in (SQUARE.sample(random.Random(n)) for n in range(60))
+    ]
+    cold, warm = CMAESSearcher(SQUARE, 0), CMAESSearcher(SQUARE, 0)
+    warm.warm_start(past)
+    losses = [[bowl(searcher.ask()) for _ in range(20)] for searcher in (cold, warm)]
+    assert statistics.median(losses[1]) < statistics.median(losses[0]) / 5
+    few = CMAESSearcher(SQUARE, 0)
+    few.warm_start(past[:1])
+    assert SQUARE.contains(few.ask())
+
+
+def test_cmaes_draws_fields_without_order_at_random():
+    space = SearchSpace({**SQUARE.parameters, "optimizer": Categorical(("adam", "sgd"))})
+    searcher = CMAESSearcher(space, 0)
+    drawn = [searcher.ask()["optimizer"] for _ in range(40)]
+    assert 10 < drawn.count("adam") < 30
+
+
+# TPE and Gaussian process: what the study says
+
+
+def told(outcome, kind=TPESearcher):
+    searcher = kind(DISCRETE, 0)
     searcher.ask()
-    for iteration, value in reports:
-        searcher.report(0, iteration, value)
+    searcher.report(0, 100, 4.0)
     searcher.tell(0, outcome)
     return searcher.study.trials[0]
 
 
-def test_tpe_finished_trial_is_complete_with_its_best_value():
-    trial = told(Outcome("finished", 3.5, 200), [(100, 3.5), (200, 3.5)])
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 3.5)
+@pytest.mark.parametrize("kind", [TPESearcher, GPSearcher])
+class TestStudies:
+    def test_finished_trial_is_complete_with_its_best_value(self, kind):
+        trial = told(Outcome("finished", 3.5, 200), kind)
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, 3.5)
 
+    def test_stopped_trial_is_pruned_with_the_step_it_reached(self, kind):
+        trial = told(Outcome("stopped", 3.5, 200), kind)
+        assert (trial.state, trial.value) == (TrialState.PRUNED, 3.5)
+        assert trial.intermediate_values == {200: 3.5}
 
-def test_tpe_stopped_trial_is_pruned_with_every_report():
-    trial = told(Outcome("stopped", 3.5, 200), [(100, 4.0), (200, 3.5)])
-    assert (trial.state, trial.value) == (TrialState.PRUNED, 3.5)
-    assert trial.intermediate_values == {100: 4.0, 200: 3.5}
+    @pytest.mark.parametrize(
+        "outcome",
+        [
+            Outcome("diverged", 3.5, 100),
+            Outcome("failed", None, 0),
+            Outcome("finished", math.nan, 100),
+            Outcome("finished", None, 100),
+        ],
+    )
+    def test_diverged_and_failed_trials_are_failed(self, kind, outcome):
+        trial = told(outcome, kind)
+        assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.FAIL, None, {})
 
+    def test_nothing_runs_but_trials_that_do(self, kind):
+        searcher = kind(DISCRETE, 0, startup_trials=3)
+        finish(searcher, lambda configuration: configuration["clip"], 12)
+        states = [trial.state for trial in searcher.study.trials]
+        assert states.count(TrialState.COMPLETE) == 12
+        assert TrialState.RUNNING not in states
+        searcher.ask()
+        states = [trial.state for trial in searcher.study.trials]
+        assert states.count(TrialState.RUNNING) == 1
 
-def test_tpe_stopped_trial_keeps_the_step_it_reached():
-    assert told(Outcome("stopped", 4.0, 200), [(100, 4.0)]).intermediate_values == {
-        100: 4.0,
-        200: 4.0,
-    }
+    def test_a_trial_that_runs_again_is_running(self, kind):
+        searcher = kind(DISCRETE, 0)
+        configuration = searcher.ask()
+        searcher.tell(0, Outcome("failed", None, 10))
+        searcher.retried(0)
+        first, second = searcher.study.trials
+        assert (first.state, second.state) == (TrialState.FAIL, TrialState.RUNNING)
+        assert first.params == second.params == OptunaSpace(DISCRETE).params(configuration)
+        searcher.tell(0, Outcome("finished", 2.0, 10))
+        assert searcher.study.trials[1].value == 2.0
 
+    def test_past_trials_are_in_the_study_with_their_curves(self, kind):
+        searcher = kind(DISCRETE, 0)
+        points = list(DISCRETE.grid_points())
+        searcher.warm_start(
+            [
+                PastTrial(points[0], Outcome("finished", 2.0, 200), [(100, 3.0), (200, 2.0)]),
+                PastTrial(points[1], Outcome("diverged", 2.0, 200)),
+                PastTrial(points[2], Outcome("stopped", 4.0, 100), [(50, math.inf), (100, 4.0)]),
+            ]
+        )
+        complete, *pruned = searcher.study.trials
+        assert (complete.state, complete.value) == (TrialState.COMPLETE, 2.0)
+        assert complete.intermediate_values == {100: 3.0, 200: 2.0}
+        assert [(t.state, t.intermediate_values) for t in pruned] == (
+            [(TrialState.PRUNED, {100: 4.0})] if kind is TPESearcher else []
+        )
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        Outcome("diverged", 3.5, 100),
-        Outcome("failed", None, 0),
-        Outcome("finished", math.nan, 100),
-        Outcome("finished", None, 100),
-    ],
-)
-def test_tpe_diverged_and_failed_trials_are_failed(outcome):
-    assert told(outcome, [(100, 3.5), (150, math.nan)]).state is TrialState.FAIL
+    def test_past_trials_stand_for_the_random_ones_at_the_start(self, kind):
+        """With ten good past trials the first proposal is a learned one."""
+        past = [
+            PastTrial({"learning_rate": rate}, Outcome("finished", -math.log10(rate), 1))
+            for rate in np.geomspace(1.1e-5, 0.9e-3, 20).tolist()
+        ]
+        searcher = kind(RATE, 0)
+        searcher.warm_start(past)
+        assert searcher.ask()["learning_rate"] > 5e-4
+        assert kind(RATE, 0).ask()["learning_rate"] < 5e-4
 
+    @pytest.mark.parametrize("goal", ["minimize", "maximize"])
+    def test_learns(self, kind, goal):
+        """Soon most proposals for |log10(rate) + 3| lie near its best end; at first they do not."""
+        searcher, trials = kind(RATE, 0, goal), 20 if kind is GPSearcher else 40
+        losses = finish(searcher, lambda c: abs(math.log10(c["learning_rate"]) + 3), trials)
+        assert 0.5 < statistics.median(losses[:10]) < 1.5
+        late = statistics.median(losses[-8:])
+        assert late < 0.3 if goal == "minimize" else late > 1.7
 
-def test_tpe_leaves_nothing_running_that_was_told():
-    searcher = FRESH["tpe"]()
-    script = list(events())
-    drive(searcher, script, {})
-    ended = {event[1] for event in script if event[0] == "tell"}
-    for trial in searcher.study.trials:
-        assert (trial.state is TrialState.RUNNING) == (trial.number not in ended)
-        assert trial.value is None or math.isfinite(trial.value)
+    def test_keeps_quiet_and_leaves_optunas_logging_alone(self, kind, capfd):
+        before = optuna.logging.get_verbosity()
+        space = SearchSpace(DISCRETE.parameters, when={"clip": Expression.parse("hidden_size > 8")})
+        if kind is TPESearcher:  # whose groups Optuna calls experimental
+            finish(kind(space, 0, startup_trials=3), lambda c: c["encoder_layers"], 6)
+        searcher = kind(RATE, 0)  # of which it says that it has converged
+        for trial, rate in enumerate(np.geomspace(1e-5, 1e-3, 12).tolist()):
+            searcher.replay({"learning_rate": rate})
+            searcher.tell(trial, Outcome("finished", abs(math.log10(rate) + 3), 1))
+        searcher.ask()
+        assert capfd.readouterr() == ("", "")
+        assert optuna.logging.get_verbosity() == before
 
-
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_tpe_learns(goal):
-    """After 30 trials of |log10(rate) + 3| most proposals lie near its best or its worst end."""
-    space = SearchSpace({"learning_rate": LogUniform(1e-5, 1e-3)})
-    searcher = TPESearcher(space, 0, goal)
-    distances = []
-    for trial in range(40):
-        distances.append(abs(math.log10(searcher.ask()["learning_rate"]) + 3))
-        searcher.tell(trial, Outcome("finished", distances[-1], 1))
-    late = sorted(distances[30:])[5]
-    assert late < 0.3 if goal == "minimize" else late > 1.7
+    def test_startup_trials_are_checked(self, kind):
+        with pytest.raises(ValueError, match="startup_trials must be at least 1, but got 0"):
+            kind(DISCRETE, 0, startup_trials=0)
 
 
 def test_tpe_does_not_mix_budgets():
     """A trial stopped early ranks behind those that went further, however good its value is."""
-    space = SearchSpace({"clip": Categorical((0, 50))})
+    space = SearchSpace({"clip": Categorical((0, 50)), "dropout": Uniform(0, 1)})
     searcher = TPESearcher(space, 0, startup_trials=2)
-    configurations = {"stopped": {"clip": 0}, "finished": {"clip": 50}}
     for trial in range(40):
-        state = "stopped" if trial % 2 else "finished"
-        searcher.replay(configurations[state])
-        value = 1.0 if state == "stopped" else 5.0
-        searcher.report(trial, 1 if state == "stopped" else 9, value)
-        searcher.tell(trial, Outcome(state, value, 1 if state == "stopped" else 9))
+        stopped = trial % 2 == 1
+        searcher.replay({"clip": 0 if stopped else 50, "dropout": trial / 40})
+        outcome = Outcome("stopped", 1.0, 1) if stopped else Outcome("finished", 5.0, 9)
+        searcher.tell(trial, outcome)
     proposals = []
     for trial in range(40, 60):
         proposals.append(searcher.ask()["clip"])
@@ -304,46 +438,128 @@ def test_tpe_does_not_mix_budgets():
     assert proposals.count(50) > 15
 
 
-def test_tpe_keeps_quiet_and_leaves_optunas_logging_alone(capfd):
-    before = optuna.logging.get_verbosity()
-    drive(FRESH["tpe"](), events(8), {})
-    assert capfd.readouterr() == ("", "")
-    assert optuna.logging.get_verbosity() == before
+def test_gp_learns_from_finished_trials_alone():
+    """Stopped trials with the best values leave it random."""
+    searcher = GPSearcher(RATE, 0, startup_trials=5)
+    plain = RandomSearcher(RATE, 0)
+    for trial in range(12):
+        assert searcher.ask() == plain.ask()
+        searcher.tell(trial, Outcome("stopped", 0.0, 1))
 
 
-def test_optuna_distributions_of_a_space():
-    made = optuna_distributions(MIXED)
-    assert list(made) == [
-        "learning_rate",
-        "clip",
-        "optimizer",
-        "embedding_size",
-        "encoder_layers",
-        "teacher_forcing_ratio",
-    ]
-    assert made["learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
-    assert made["encoder_layers"] == optuna.distributions.IntDistribution(1, 3)
+def test_tpe_models_what_is_searched_together_in_groups():
+    """A rate that matters with adam alone is learned there, in spite of as many sgd trials."""
+    adam = {"learning_rate": Expression.parse("optimizer == 'adam'")}
+    optimizers = {"optimizer": Categorical(("adam", "sgd")), "dropout": Uniform(0, 1)}
+    space = SearchSpace({**optimizers, **RATE.parameters}, when=adam)
+    searcher = TPESearcher(space, 0)
+
+    def loss(configuration):
+        if configuration["optimizer"] == "sgd":
+            return 1.0
+        return abs(math.log10(configuration["learning_rate"]) + 5)
+
+    losses = finish(searcher, loss, 60)
+    names = {frozenset(t.params) for t in searcher.study.trials if t.state is TrialState.COMPLETE}
+    assert names == {
+        frozenset({"optimizer", "dropout"}),
+        frozenset({"optimizer", "dropout", "learning_rate"}),
+    }
+    assert statistics.median(losses[40:]) < 0.3
 
 
-def test_goal_and_outcome_are_checked():
-    with pytest.raises(ValueError, match="goal must be minimize or maximize, but got 'min'"):
-        TPESearcher(MIXED, 0, "min")
-    with pytest.raises(ValueError, match=r"state must be one of finished, .*, but got 'done'"):
-        Outcome("done", 1.0, 1)
+@pytest.mark.parametrize("when", [{}, {"clip": Expression.parse("optimizer == 'adam'")}])
+def test_tpe_asks_for_joint_densities_and_for_groups_where_there_are_conditions(when, monkeypatch):
+    asked = []
+    sampler = optuna.samplers.TPESampler
+    monkeypatch.setattr(
+        "optuna.samplers.TPESampler", lambda **options: asked.append(options) or sampler(**options)
+    )
+    searcher = TPESearcher(SearchSpace(DISCRETE.parameters, when=when), 0, startup_trials=1)
+    finish(searcher, lambda configuration: configuration["encoder_layers"], 2)
+    options = asked[-1]
+    assert options["multivariate"] and options["constant_liar"]
+    assert options["group"] == bool(when)
 
 
-@pytest.mark.parametrize(
-    ("method", "kind"), [("random", RandomSearcher), ("grid", GridSearcher), ("bayes", TPESearcher)]
-)
-def test_make_searcher(method, kind):
-    sweep = parse_sweep(
+def test_internal_distributions():
+    space = SearchSpace(
         {
-            "method": method,
-            "metric": {"name": "val_token_accuracy", "goal": "maximize"},
-            "parameters": {"clip": {"values": [10, 50]}},
+            "learning_rate": LogUniform(1e-4, 1e-2),
+            "optimizer": Categorical(("adam", "sgd")),
+            "clip": Ordinal((0, 25, 50)),
+            "hidden_size": Constant(8),
+            "encoder_layers": IntUniform(1, 3),
+            "dropout": Uniform(0, 0.5),
         }
     )
-    searcher = make_searcher(sweep, 3)
-    assert type(searcher) is kind
-    if isinstance(searcher, TPESearcher):
-        assert (searcher.seed, searcher.goal) == (3, "maximize")
+    internal = OptunaSpace(space)
+    assert internal.distributions == {
+        "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+        "optimizer": CategoricalDistribution((0, 1)),
+        "clip": IntDistribution(0, 2),
+        "encoder_layers": IntDistribution(1, 3),
+        "dropout": FloatDistribution(0, 0.5),
+    }
+    configuration = {
+        "learning_rate": 1e-3,
+        "optimizer": "sgd",
+        "clip": 25,
+        "hidden_size": 8,
+        "encoder_layers": 3,
+        "dropout": 0.125,
+    }
+    params = internal.params(configuration)
+    assert params == {
+        "learning_rate": 1e-3,
+        "optimizer": 1,
+        "clip": 1,
+        "encoder_layers": 3,
+        "dropout": 0.125,
+    }
+    assert space.point(internal.quantiles(params)) == pytest.approx(configuration)
+
+
+@pytest.mark.parametrize("kind", [TPESearcher, GPSearcher])
+def test_where_the_model_proposes_a_known_point_one_near_it_is_tried(kind):
+    """Both go on around the best point of a corner, once that itself is known."""
+    searcher = kind(RATE, 0)
+    for trial, rate in enumerate(np.geomspace(1e-5, 1e-3, 12).tolist()):
+        searcher.replay({"learning_rate": rate})
+        searcher.tell(trial, Outcome("finished", abs(math.log10(rate) + 3), 1))
+    space = searcher._optuna_space
+    space.quantiles = lambda params: {"learning_rate": 1.0}
+    proposed = [searcher.ask()["learning_rate"] for _ in range(5)]
+    assert all(10**-3.1 < rate < 1e-3 for rate in proposed)
+
+
+def test_near_points():
+    """Number fields are near in their quantiles; of what has no order, the first stay as is."""
+    fields = {"optimizer": Categorical(("adam", "sgd")), "clip": Ordinal((0, 25, 50, 100))}
+    points = Points(SearchSpace({**RATE.parameters, **fields}))
+    corner = {"learning_rate": 1.0, "optimizer": 0.25, "clip": 0.125}
+    near = [points.near(corner, random.Random(n)) for n in range(50)]
+    assert {(c["optimizer"], c["clip"]) for c in near} == {("adam", 0)}
+    assert all(10**-3.1 < c["learning_rate"] <= 1e-3 for c in near)
+
+
+def test_near_points_of_a_finite_space_are_its_neighbours():
+    points = Points(SearchSpace({"encoder_layers": IntUniform(1, 9), "clip": Categorical((0, 5))}))
+    rng, found = random.Random(0), []
+    while (point := points.near({"encoder_layers": 0.5, "clip": 0.25}, rng)) is not None:
+        points.add(point)
+        found.append(point)
+    assert found[0] == {"encoder_layers": 5, "clip": 0}
+    assert {c["encoder_layers"] for c in found[1:4]} <= {4, 5, 6}
+    assert len(found) > 12  # of 18
+
+
+def test_where_the_model_finds_nothing_a_new_point_is_drawn(monkeypatch):
+    searcher = TPESearcher(CLIP, 0, startup_trials=1)
+    first = searcher.ask()
+    searcher.tell(0, Outcome("finished", 1.0, 1))
+    monkeypatch.setattr(searcher.points, "near", lambda quantiles, rng: None)
+    place = {"clip": (0.25, 0.75)[(0, 50).index(first["clip"])]}
+    monkeypatch.setattr(searcher._optuna_space, "quantiles", lambda params: place)
+    assert searcher.ask()["clip"] == 50 - first["clip"]
+    assert searcher.ask() is None

@@ -1,210 +1,35 @@
+"""Search spaces: points, grids, conditions and constraints."""
+
+import itertools
 import json
 import math
+import pickle
 import random
 import re
-import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.validation import Problems
+from model.config import DEFAULTS
+from model.errors import ExperimentError
 from tuning.distributions import (
-    DISTRIBUTIONS,
-    UNSUPPORTED_DISTRIBUTIONS,
     Categorical,
     Constant,
     IntUniform,
     LogUniform,
+    Normal,
+    Ordinal,
     Uniform,
-    parse_distribution,
+    WeightedCategorical,
 )
+from tuning.expressions import Expression
 from tuning.search_space import SearchSpace
 
-EXAMPLES = [
-    Constant(128),
-    Constant(None),
-    Categorical(("adam", "sgd")),
-    Categorical((0, 0.5, 1)),
-    Uniform(0.5, 1.0),
-    Uniform(0.1, 0.1),
-    Uniform(-1e308, 1e308),
-    IntUniform(10, 100),
-    IntUniform(3, 3),
-    LogUniform(1e-4, 1e-3),
-    LogUniform(5e-324, 1e308),
-]
-
-
-def parsed(mapping):
-    problems = Problems("here")
-    distribution = parse_distribution(mapping, problems, "parameters.x")
-    problems.raise_if_any()
-    return distribution
-
-
-def problems_of(mapping):
-    problems = Problems("here")
-    assert parse_distribution(mapping, problems, "parameters.x") is None
-    return problems.found
-
-
-@pytest.mark.parametrize("distribution", EXAMPLES, ids=str)
-class TestEveryDistribution:
-    def test_samples_are_contained_plain_and_deterministic(self, distribution):
-        samples = [distribution.sample(random.Random(seed)) for seed in range(200)]
-        assert all(distribution.contains(sample) for sample in samples)
-        assert all(type(sample) in (int, float, str, type(None)) for sample in samples)
-        assert samples == [distribution.sample(random.Random(seed)) for seed in range(200)]
-
-    def test_quantiles_stay_inside_and_rise(self, distribution):
-        values = [distribution.quantile(u) for u in (0.0, 0.25, 0.5, 1 - 2**-53)]
-        assert all(distribution.contains(value) for value in values)
-        if "min" in distribution.keys:
-            assert values == sorted(values)
-            assert values[0] == pytest.approx(distribution.low)
-            assert values[-1] == pytest.approx(distribution.high)
-
-    def test_round_trip(self, distribution):
-        mapping = distribution.to_mapping()
-        assert parsed(mapping) == distribution
-        assert parsed({"distribution": distribution.name, **mapping}) == distribution
-
-    def test_grid_or_the_reason_why_not(self, distribution):
-        if distribution.size() is None:
-            with pytest.raises(ValueError, match="continuous range has no list of values"):
-                distribution.grid()
-        else:
-            grid = list(distribution.grid())
-            assert len(grid) == len(set(grid)) == distribution.size()
-            assert all(distribution.contains(value) for value in grid)
-
-    def test_uses_one_random_number(self, distribution):
-        one, other = random.Random(3), random.Random(3)
-        distribution.sample(one)
-        other.random()
-        assert one.random() == other.random()
-
-    def test_foreign_values_are_not_contained(self, distribution):
-        for value in (float("nan"), float("inf"), True, "elsewhere", [1], 1e309):
-            assert not distribution.contains(value)
-
-
-def test_quantiles_by_hand():
-    assert [Categorical((10, 20, 30, 40)).quantile(u) for u in (0, 0.24, 0.25, 0.5, 0.99)] == [
-        10,
-        10,
-        20,
-        30,
-        40,
-    ]
-    assert [IntUniform(1, 3).quantile(u) for u in (0, 0.33, 0.34, 0.67, 0.99)] == [1, 1, 2, 3, 3]
-    assert Uniform(10, 20).quantile(0.25) == 12.5
-    assert LogUniform(1e-4, 1e-2).quantile(0.5) == pytest.approx(1e-3)
-
-
-def test_moments_of_samples():
-    rng = random.Random(0)
-    uniform = [Uniform(2.0, 4.0).sample(rng) for _ in range(4000)]
-    assert statistics.mean(uniform) == pytest.approx(3, abs=0.05)
-    assert statistics.variance(uniform) == pytest.approx(4 / 12, abs=0.03)
-    logs = [math.log10(LogUniform(1e-4, 1e-2).sample(rng)) for _ in range(4000)]
-    assert statistics.mean(logs) == pytest.approx(-3, abs=0.05)
-    whole = [IntUniform(1, 4).sample(rng) for _ in range(4000)]
-    assert [whole.count(value) / 4000 for value in (1, 2, 3, 4)] == pytest.approx(
-        [0.25] * 4, abs=0.03
-    )
-
-
-def test_describe():
-    assert [d.describe() for d in EXAMPLES[:5]] == [
-        "128",
-        "None",
-        "one of adam, sgd",
-        "one of 0, 0.5, 1",
-        "0.5 to 1.0, uniform",
-    ]
-    assert IntUniform(10, 100).describe() == "10 to 100, whole numbers"
-    assert LogUniform(1e-4, 1e-3).describe() == "0.0001 to 0.001, log_uniform_values"
-
-
-def test_omitted_distribution_follows_wandb():
-    assert parsed({"value": 3}) == Constant(3)
-    assert parsed({"value": None}) == Constant(None)
-    assert parsed({"values": [3]}) == Categorical((3,))
-    assert parsed({"min": 10, "max": 100}) == IntUniform(10, 100)
-    assert parsed({"min": 0.5, "max": 1}) == Uniform(0.5, 1)
-    assert parsed({"min": 1, "max": 2.0}) == Uniform(1, 2.0)
-    assert parsed({"min": 1, "max": 2, "distribution": "uniform"}) == Uniform(1, 2)
-    assert type(Uniform(1, 2).sample(random.Random(0))) is float
-
-
-@pytest.mark.parametrize(
-    ("mapping", "problem"),
-    [
-        ({}, "parameters.x: needs value, values, or min and max."),
-        ({"min": 1}, "parameters.x: needs min and max, but max is missing."),
-        ({"max": 1.5}, "parameters.x: needs min and max, but min is missing."),
-        ({"value": 1, "values": [1]}, "parameters.x.values: cannot stand beside value."),
-        ({"values": [1], "min": 1}, "parameters.x.min: cannot stand beside values."),
-        ({"values": []}, "parameters.x.values: must name at least one value, but is empty."),
-        ({"values": 3}, "parameters.x.values: must be a list, but got 3 (int)."),
-        ({"values": [1, 2, 1.0]}, "parameters.x.values[2]: 1.0 is there twice; name each"),
-        ({"min": 2, "max": 1}, "parameters.x.min: must be at most max, but the range 2 to 1 is"),
-        ({"min": "a", "max": 1}, "parameters.x.min: must be a number, but got 'a' (str)."),
-        ({"min": 0, "max": math.inf}, "parameters.x.max: must be a finite number, but got inf."),
-        ({"min": 0.0, "max": math.nan}, "parameters.x.max: must be a finite number, but got nan."),
-        (
-            {"min": 0, "max": 1, "distribution": "log_uniform_values"},
-            "parameters.x.min: must be greater than 0 for a log range, but got 0.",
-        ),
-        (
-            {"min": 1.5, "max": 2, "distribution": "int_uniform"},
-            "parameters.x.min: must be a whole number for int_uniform, but got 1.5.",
-        ),
-        (
-            {"distribution": "normal", "mu": 0, "sigma": 1},
-            "parameters.x.distribution: 'normal' is not supported yet; supported: constant, cat",
-        ),
-        (
-            {"distribution": "uniformm", "min": 1, "max": 2},
-            "parameters.x.distribution: unknown distribution 'uniformm', did you mean 'uniform'?",
-        ),
-        ({"distribution": [1], "min": 1, "max": 2}, "parameters.x.distribution: unknown distrib"),
-        ({"valuess": [1, 2]}, "parameters.x.valuess: unknown key, did you mean 'values'?"),
-        ({"values": [1], "probabilities": [1]}, "parameters.x.probabilities: not supported yet"),
-        ({"parameters": {"y": {"value": 1}}}, "parameters.x.parameters: not supported yet"),
-    ],
-)
-def test_faulty_parameters(mapping, problem):
-    assert any(found.startswith(problem) for found in problems_of(mapping)), problems_of(mapping)
-
-
-def test_every_fault_of_a_parameter_is_reported():
-    assert len(problems_of({"min": "a", "max": math.inf, "mu": 3, "distributon": "uniform"})) == 4
-
-
-def test_one_point_range_is_allowed():
-    assert parsed({"min": 5, "max": 5}).size() == 1
-    assert list(Uniform(0.5, 0.5).grid()) == [0.5]
-
-
-def test_building_a_faulty_distribution_raises():
-    with pytest.raises(ValueError, match=re.escape("the range 2 to 1 is empty")):
-        Uniform(2, 1)
-    with pytest.raises(ValueError, match="values must name at least one value"):
-        Categorical(())
-    with pytest.raises(ValueError, match="must be greater than 0 for a log range, but got 0"):
-        LogUniform(0, 1)
-
-
-def test_every_wandb_distribution_is_known():
-    assert not UNSUPPORTED_DISTRIBUTIONS & set(DISTRIBUTIONS)
-    assert len(UNSUPPORTED_DISTRIBUTIONS) + len(DISTRIBUTIONS) == 18
-
-
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SPACE = SearchSpace(
     {
         "clip": Categorical((0, 25)),
@@ -214,11 +39,19 @@ SPACE = SearchSpace(
 )
 
 
+def where(space, *constraints, **when):
+    """The space with conditions and constraints."""
+    conditions = {name: Expression.parse(text) for name, text in when.items()}
+    rules = tuple(Expression.parse(text) for text in constraints)
+    return SearchSpace(space.parameters, conditions, rules)
+
+
 def test_space_grid_is_row_major_in_file_order():
     points = [(p["clip"], p["hidden_size"], p["encoder_layers"]) for p in SPACE.grid_points()]
     assert points == [(0, 8, 1), (0, 8, 2), (0, 8, 3), (25, 8, 1), (25, 8, 2), (25, 8, 3)]
     assert SPACE.size() == 6
     assert list(SPACE.grid_point(4)) == ["clip", "hidden_size", "encoder_layers"]
+    assert SPACE.grid_point(4) == {"clip": 25, "hidden_size": 8, "encoder_layers": 2}
 
 
 def test_space_with_a_continuous_range():
@@ -229,9 +62,18 @@ def test_space_with_a_continuous_range():
 
 
 def test_space_constants_and_searched():
-    space = SearchSpace({"a": Categorical((4,)), "b": IntUniform(2, 2), **SPACE.parameters})
-    assert space.constants == {"a": 4, "b": 2, "hidden_size": 8}
+    space = SearchSpace(
+        {
+            "a": Categorical((4,)),
+            "b": IntUniform(2, 2),
+            "c": WeightedCategorical((5, 6), (0.0, 1.0)),
+            **SPACE.parameters,
+        }
+    )
+    assert space.constants == {"a": 4, "b": 2, "c": 6, "hidden_size": 8}
     assert list(space.searched) == ["clip", "encoder_layers"]
+    space.constants["a"] = 5  # a copy
+    assert space.constants["a"] == 4
 
 
 def test_space_contains_points_only():
@@ -250,28 +92,259 @@ def test_constants_leave_the_random_numbers_alone():
     assert list(sample) == list(SPACE.parameters)
 
 
+def test_a_sample_uses_one_number_for_each_searched_field_in_order():
+    rng = random.Random(5)
+    expected = {name: d.sample(rng) for name, d in SPACE.searched.items()}
+    assert SPACE.sample(random.Random(5)) == {**expected, "hidden_size": 8}
+
+
+def test_point_at_quantiles():
+    point = SPACE.point({"clip": 0.6, "encoder_layers": 0.0})
+    assert point == {"clip": 25, "hidden_size": 8, "encoder_layers": 1}
+    assert where(SPACE, "clip > 25").point({"clip": 0.6, "encoder_layers": 0.0}) is None
+
+
 def test_empty_space_has_one_point():
     assert SearchSpace({}).size() == 1
     assert list(SearchSpace({}).grid_points()) == [{}]
     assert SearchSpace({}).describe() == []
+    assert SearchSpace({}).sample(random.Random(0)) == {}
 
 
 def test_space_describe():
     assert SPACE.describe()[0] == "clip            one of 0, 25"
+    space = where(SPACE, "clip + encoder_layers > 1", clip="encoder_layers > 1")
+    assert space.describe() == [
+        "clip            one of 0, 25; only if encoder_layers > 1, else 50.0",
+        "hidden_size     8",
+        "encoder_layers  1 to 3, whole numbers",
+        "only if         clip + encoder_layers > 1",
+    ]
 
 
-@given(
-    low=st.integers(-1000, 1000), width=st.integers(0, 1000), u=st.floats(0, 1, exclude_max=True)
+# Constraints
+
+
+def test_constraints_leave_points_out():
+    space = where(SPACE, "clip > 0 or encoder_layers < 3", "encoder_layers != 2")
+    points = [(point["clip"], point["encoder_layers"]) for point in space.grid_points()]
+    assert points == [(0, 1), (25, 1), (25, 3)]
+    assert space.size() == 6  # an upper bound
+    assert space.allows({"clip": 25, "encoder_layers": 3})
+    assert not space.allows({"clip": 0, "encoder_layers": 3})
+    assert not space.contains({"clip": 0, "hidden_size": 8, "encoder_layers": 3})
+    samples = [space.sample(random.Random(seed)) for seed in range(100)]
+    assert {(s["clip"], s["encoder_layers"]) for s in samples} == set(points)
+
+
+def test_constraints_may_name_fields_that_the_space_leaves_out():
+    """They have their defaults: the optimizer is adam."""
+    assert where(SPACE, "optimizer == 'adam'").emptiness() is None
+    assert "all 6 configurations" in where(SPACE, "optimizer == 'sgd'").emptiness()
+
+
+def test_samples_of_a_continuous_space_fulfil_constraints():
+    space = SearchSpace(
+        {"learning_rate": LogUniform(1e-4, 1e-2), "decoder_learning_ratio": Uniform(1, 10)},
+        constraints=(Expression.parse("learning_rate * decoder_learning_ratio < 0.01"),),
+    )
+    rng = random.Random(0)
+    samples = [space.sample(rng) for _ in range(300)]
+    assert all(s["learning_rate"] * s["decoder_learning_ratio"] < 0.01 for s in samples)
+    assert all(space.contains(sample) for sample in samples)
+    assert len({s["learning_rate"] for s in samples}) == 300
+
+
+def test_a_needle_in_a_finite_space_is_found():
+    """One of 90,000 points: drawing alone would need as many draws."""
+    parameters = {"batch_size": IntUniform(1, 300), "hidden_size": IntUniform(1, 300)}
+    needle = "batch_size == 7 and hidden_size == 299"
+    space = SearchSpace(parameters, constraints=(Expression.parse(needle),))
+    assert space.emptiness() is None
+    assert space.sample(random.Random(0)) == {"batch_size": 7, "hidden_size": 299}
+
+
+def test_emptiness_says_which_constraint_is_never_true():
+    assert SPACE.emptiness() is None
+    assert where(SPACE, "clip > 0").emptiness() is None
+    assert where(SPACE, "clip > 25", "encoder_layers > 1").emptiness() == (
+        "none of all 6 configurations fulfils the constraints together; never true: clip > 25."
+    )
+    assert where(SPACE, "clip > 0", "clip < 25").emptiness() == (
+        "none of all 6 configurations fulfils the constraints together; each is true of some."
+    )
+    continuous = SearchSpace({"dropout": Uniform(0, 0.5)})
+    assert where(continuous, "dropout > 0.5").emptiness() == (
+        "none of 10,000 draws fulfils the constraints together; never true: dropout > 0.5."
+    )
+
+
+def test_a_sample_that_cannot_be_found_is_an_error():
+    with pytest.raises(ExperimentError, match=r"constraints allow in 200,000 draws\."):
+        where(SPACE, "clip > 25").sample(random.Random(0))
+
+
+# Conditions
+
+CONDITIONAL = where(
+    SearchSpace(
+        {
+            "optimizer": Categorical(("adam", "sgd")),
+            "decoder_learning_ratio": Categorical((1, 3)),
+            "clip": Categorical((0, 25)),
+        }
+    ),
+    decoder_learning_ratio="optimizer == 'adam'",
+    clip="decoder_learning_ratio == 3 or optimizer == 'sgd'",
 )
-def test_int_quantile_hits_each_value_equally(low, width, u):
-    distribution = IntUniform(low, low + width)
-    assert distribution.quantile(u) == min(low + math.floor(u * (width + 1)), low + width)
+
+
+def test_what_is_not_active_has_its_default():
+    assert CONDITIONAL.conditional
+    assert not SPACE.conditional
+    complete = CONDITIONAL.complete({"optimizer": "sgd", "decoder_learning_ratio": 3, "clip": 0})
+    assert complete == {"optimizer": "sgd", "decoder_learning_ratio": 5.0, "clip": 0}
+    assert CONDITIONAL.complete({"optimizer": "sgd", "clip": 25}) == {**complete, "clip": 25}
+    with pytest.raises(KeyError, match="clip"):
+        CONDITIONAL.complete({"optimizer": "sgd"})
+
+
+def test_active_fields():
+    names = frozenset(CONDITIONAL.parameters)
+    assert (
+        CONDITIONAL.active({"optimizer": "adam", "decoder_learning_ratio": 3, "clip": 0}) == names
+    )
+    assert CONDITIONAL.active(
+        {"optimizer": "sgd", "decoder_learning_ratio": 5.0, "clip": 0}
+    ) == names - {"decoder_learning_ratio"}
+    assert SPACE.active(SPACE.grid_point(0)) == frozenset(SPACE.parameters)
+
+
+def test_a_condition_on_a_field_with_a_condition():
+    """With adam and ratio 1 the clip is not searched, and neither counts as another point."""
+    points = [tuple(point.values()) for point in CONDITIONAL.grid_points()]
+    assert points == [
+        ("adam", 1, 50.0),
+        ("adam", 3, 0),
+        ("adam", 3, 25),
+        ("sgd", 5.0, 0),
+        ("sgd", 5.0, 25),
+    ]
+    assert CONDITIONAL.size() == 8
+    assert all(CONDITIONAL.contains(point) for point in CONDITIONAL.grid_points())
+
+
+def test_contains_wants_the_default_where_a_field_is_not_active():
+    assert CONDITIONAL.contains({"optimizer": "sgd", "decoder_learning_ratio": 5.0, "clip": 0})
+    assert CONDITIONAL.contains({"optimizer": "sgd", "decoder_learning_ratio": 5, "clip": 0})
+    assert not CONDITIONAL.contains({"optimizer": "sgd", "decoder_learning_ratio": 3, "clip": 0})
+    assert not CONDITIONAL.contains({"optimizer": "adam", "decoder_learning_ratio": 5.0, "clip": 0})
+
+
+def test_samples_are_points_and_all_points_come():
+    rng = random.Random(0)
+    samples = {tuple(CONDITIONAL.sample(rng).values()) for _ in range(300)}
+    assert samples == {tuple(point.values()) for point in CONDITIONAL.grid_points()}
+
+
+def test_constraints_see_the_defaults_of_fields_that_are_not_active():
+    space = SearchSpace(CONDITIONAL.parameters, CONDITIONAL.when, (Expression.parse("clip != 50"),))
+    assert ("adam", 1, 50.0) not in [tuple(point.values()) for point in space.grid_points()]
+    assert len(list(space.grid_points())) == 4
+
+
+@pytest.mark.parametrize(
+    ("when", "circle"),
+    [
+        ({"clip": "clip > 0"}, "clip needs clip"),
+        ({"clip": "dropout > 0", "dropout": "clip > 0"}, "clip needs dropout needs clip"),
+    ],
+)
+def test_conditions_in_a_circle_are_refused(when, circle):
+    space = SearchSpace({"clip": Categorical((0, 1)), "dropout": Uniform(0, 0.5)})
+    with pytest.raises(ValueError, match=re.escape(f"go round in a circle: {circle}.")):
+        where(space, **when)
+
+
+def test_spaces_survive_pickling():
+    again = pickle.loads(pickle.dumps(CONDITIONAL))
+    assert again == CONDITIONAL
+    assert again.sample(random.Random(1)) == CONDITIONAL.sample(random.Random(1))
+
+
+def test_the_extension_states_what_w_and_b_has_no_words_for():
+    assert SPACE.extension() == {}
+    space = where(
+        SearchSpace({"clip": Ordinal((0, 1)), "dropout": Normal(0.1, 0.1)}),
+        "clip + dropout < 1",
+        clip="dropout > 0.1",
+    )
+    assert space.extension() == {
+        "parameters": {"clip": {"ordinal": True, "when": "dropout > 0.1"}},
+        "constraints": ["clip + dropout < 1"],
+    }
+
+
+# Properties
+
+CONDITIONS = ["clip > 0", "optimizer == 'adam'", "dropout < 0.2", "encoder_layers >= 2", "1 < 2"]
+FIELDS = {
+    "clip": Categorical((0, 25, 50.0)),
+    "optimizer": Categorical(("adam", "sgd")),
+    "dropout": Categorical((0.0, 0.1, 0.3)),
+    "encoder_layers": IntUniform(1, 3),
+}
+
+
+@st.composite
+def finite_spaces(draw):
+    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), min_size=1, unique=True))
+    conditions = st.sampled_from(CONDITIONS).map(Expression.parse)
+    # A field's condition names earlier fields only, so that there is no circle.
+    when = {}
+    for place, name in enumerate(names):
+        if draw(st.booleans()):
+            condition = draw(conditions)
+            if not condition.names & set(names[place:]):
+                when[name] = condition
+    constraints = tuple(draw(st.lists(conditions, max_size=2)))
+    shuffled = draw(st.permutations(names))
+    return SearchSpace({name: FIELDS[name] for name in shuffled}, when, constraints)
+
+
+@settings(deadline=None)
+@given(space=finite_spaces(), seed=st.integers(0, 1000))
+def test_the_grid_is_every_allowed_point_once(space, seed):
+    """Against every combination of values and defaults, each looked at by itself."""
+    choices = [
+        dict.fromkeys((*d.grid(), *([DEFAULTS[name]] if name in space.when else [])))
+        for name, d in space.parameters.items()
+    ]
+    combinations = [
+        dict(zip(space.parameters, values, strict=True)) for values in itertools.product(*choices)
+    ]
+    expected = [point for point in combinations if space.contains(point)]
+    points = list(space.grid_points())
+    assert sorted(map(repr, points)) == sorted(map(repr, expected))
+    assert len(points) <= space.size()
+    assert (space.emptiness() is None) == bool(points)
+    if points:
+        assert space.sample(random.Random(seed)) in points
 
 
 def test_loads_without_heavy_packages():
     code = (
         "import sys, json, tuning.search_space, tuning.sweep_file, tuning.search, "
-        "tuning.scheduling; print(json.dumps(sorted(sys.modules)))"
+        f"tuning.scheduling; tuning.sweep_file.load_sweep({str(DEMO)!r}); "
+        "print(json.dumps(sorted(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"optuna", "ray", "wandb", "pandas", "torch"} & set(json.loads(run.stdout))
+    heavy = {"optuna", "ray", "wandb", "pandas", "torch", "scipy", "numpy"}
+    assert not heavy & set(json.loads(run.stdout))
+
+
+def test_the_size_of_a_large_space_is_exact():
+    space = SearchSpace({f"x{i}": IntUniform(0, 999) for i in range(7)})
+    assert space.size() == 10**21
+    assert math.prod(d.size() for d in space.searched.values()) == 10**21
+    assert next(space.grid_points()) == dict.fromkeys(space.parameters, 0)

@@ -1,19 +1,33 @@
-import json
 import random
 import re
 from pathlib import Path
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
-from model.config import DATA_FIELDS, RULES, Config, DataConfig
+from model.config import Config, DataConfig
 from model.errors import ConfigurationError
 from tests.tuning.ray_support import PUBLISHED
-from tuning.distributions import Categorical, Constant, IntUniform, LogUniform, Uniform
-from tuning.scheduling import HyperbandSettings
-from tuning.sweep_file import METRICS, load_sweep, parse_sweep
+from tuning.distributions import (
+    DISTRIBUTIONS,
+    Beta,
+    Categorical,
+    Constant,
+    IntUniform,
+    LogNormal,
+    LogUniform,
+    LogUniformExponent,
+    Normal,
+    Ordinal,
+    QBeta,
+    QLogNormal,
+    QNormal,
+    QUniform,
+    Uniform,
+    WeightedCategorical,
+)
+from tuning.expressions import Expression
+from tuning.scheduling import HyperbandSettings, MedianSettings
+from tuning.sweep_file import load_sweep, parse_sweep
 from tuning.sweep_yaml import read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -116,12 +130,29 @@ def test_published_file_runs_as_it_stands(tmp_path):
     assert len(sweep.notes) == 2
 
 
+DOCUMENT = CONFIGS[0].parents[1] / "docs" / "sweep-files.md"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_documents_examples_load(tmp_path, place):
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.S)
+    assert len(blocks) == 2
+    sweep = load_sweep(written(tmp_path, blocks[place]))
+    assert sweep.space.contains(sweep.space.sample(random.Random(0)))
+
+
+def test_the_document_has_every_distribution():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [name for name in DISTRIBUTIONS if f"`{name}`" not in text] == []
+
+
 # What is accepted
 
 
 def test_defaults():
     sweep = parse_sweep(minimal())
     assert (sweep.metric, sweep.goal, sweep.run_cap) == ("val_loss", "minimize", None)
+    assert (sweep.target, sweep.searcher, sweep.scheduler) == (None, None, None)
     assert (sweep.name, sweep.project, sweep.entity, sweep.tags) == (None, None, None, ())
     assert sweep.early_terminate is None
     assert sweep.reports == 40  # 4000 / 100, the configuration's defaults
@@ -138,20 +169,28 @@ def test_everything_is_kept_for_tracking():
 
 def test_unused_keys_are_noted():
     keys = {"program": "t.py", "command": ["${env}"], "controller": {"type": "local"}}
-    sweep = parse_sweep(minimal(**keys, metric={"name": "val_loss", "target": 2.5}))
+    sweep = parse_sweep(minimal(**keys, metric={"name": "val_loss", "impute": "worst"}))
     assert [note.split(":")[1].strip() for note in sweep.notes] == [
         "program",
         "command",
         "controller",
-        "metric.target",
+        "metric.impute",
     ]
+    assert sweep.notes[-1].endswith(
+        "failed trials are told to the searcher as failed, without a made-up value."
+    )
 
 
 def test_missing_goal_is_minimize():
     assert parse_sweep(minimal(metric={"name": "val_perplexity"})).goal == "minimize"
 
 
-def test_every_supported_distribution():
+def test_target():
+    assert parse_sweep(minimal(metric={"name": "val_loss", "target": 2.5})).target == 2.5
+    assert parse_sweep(minimal(metric={"target": 0})).target == 0
+
+
+def test_every_distribution():
     sweep = parse_sweep(
         {
             "method": "random",
@@ -164,6 +203,10 @@ def test_every_supported_distribution():
                 "learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1},
                 "embedding_size": {"values": [None, 100]},
                 "batch_size": {"distribution": "constant", "value": 32},
+                "clip": {"values": [0, 50], "probabilities": [0.25, 0.75]},
+                "teacher_forcing_ratio": {"distribution": "q_beta", "a": 2, "q": 0.1},
+                "decoder_learning_ratio": {"distribution": "log_normal", "mu": 1},
+                "encoder_layers": {"distribution": "q_normal", "mu": 2},
             },
         }
     )
@@ -176,6 +219,10 @@ def test_every_supported_distribution():
         LogUniform(1e-4, 1),
         Categorical((None, 100)),
         Constant(32),
+        WeightedCategorical((0, 50), (0.25, 0.75)),
+        QBeta(Beta(2, 1), 0.1),
+        LogNormal(1, 1.0),
+        QNormal(Normal(2, 1.0), 1.0, whole=True).within(1, None),
     ]
     assert sweep.data_config() == DataConfig(corpus="cornell", max_length=12)
 
@@ -212,6 +259,18 @@ def test_rungs_are_not_checked_where_reports_are_searched():
         (minimal(method=["random"]), "method: unknown method ['random']"),
         (minimal(metod="grid"), "metod: unknown key, did you mean 'method'?"),
         (minimal(parameter={}), "parameter: unknown key, did you mean 'parameters'?"),
+        (
+            minimal(metric={"target": "low"}),
+            "metric.target: must be a finite number, but got 'low'.",
+        ),
+        (
+            minimal(metric={"target": float("nan")}),
+            "metric.target: must be a finite number, but got nan.",
+        ),
+        (
+            minimal(scheduler={"engine": "optuna"}),
+            "scheduler: not supported; method or dialogue_tune.searcher chooses the search",
+        ),
         (minimal(metrics=[]), "metrics: several objectives are not supported yet"),
         (minimal(run_cap=0), "run_cap: must be a whole number of at least 1, but got 0."),
         (minimal(run_cap=True), "run_cap: must be a whole number of at least 1, but got True."),
@@ -362,6 +421,408 @@ def test_top_level_must_be_a_mapping(held):
         parse_sweep(held, "x")
 
 
+# Shapes and steps over fields
+
+
+def distribution_of(name, parameter, notes=0):
+    """The one distribution of a sweep, which has so many notes."""
+    sweep = parse_sweep(with_parameter(name, parameter))
+    assert len(sweep.notes) == notes, sweep.notes
+    return sweep.space.parameters[name]
+
+
+def test_shapes_are_cut_off_to_what_a_field_accepts():
+    sweep = parse_sweep(with_parameter("dropout", {"distribution": "normal", "mu": 0.1}))
+    assert sweep.space.parameters["dropout"] == Normal(0.1, 1.0, lower=0, upper=0.95)
+    assert sweep.notes == (
+        "parameters.dropout: cut off to what dropout accepts, which is at least 0 and at most "
+        "0.95: 66 % of normal lies beyond.",
+    )
+    samples = [sweep.space.sample(random.Random(seed))["dropout"] for seed in range(200)]
+    assert all(0 <= sample <= 0.95 for sample in samples)
+
+
+def test_what_is_not_cut_off_has_no_note():
+    rate = distribution_of("learning_rate", {"distribution": "log_normal", "mu": -7})
+    assert rate == LogNormal(-7, 1.0)
+    beta = distribution_of("teacher_forcing_ratio", {"distribution": "beta", "a": 2, "b": 5})
+    assert beta == Beta(2, 5)
+    distribution_of("clip", {"distribution": "normal", "mu": 50, "sigma": 5})
+    distribution_of("dropout", {"distribution": "beta", "a": 2, "b": 5}, notes=1)
+
+
+def test_a_bound_that_is_not_a_value_itself_is_never_drawn():
+    beta = distribution_of("learning_rate", {"distribution": "beta", "a": 0.5})
+    assert beta == Beta(0.5, 1, lower=5e-324)
+    assert 0 < beta.quantile(0.0) < 1e-300
+    steps = {"distribution": "q_beta", "q": 0.5}
+    assert list(distribution_of("learning_rate", steps, notes=1).grid()) == [0.5, 1.0]
+
+
+def test_steps_over_whole_numbers():
+    sizes = {"distribution": "q_log_uniform_values", "min": 64, "max": 512, "q": 64.0}
+    assert list(distribution_of("hidden_size", sizes).grid()) == [*range(64, 513, 64)]
+    assert {type(size) for size in distribution_of("hidden_size", sizes).grid()} == {int}
+    layers = distribution_of("encoder_layers", {"distribution": "q_log_normal", "q": 1}, notes=1)
+    assert layers == QLogNormal(LogNormal(0.0, 1.0), 1, whole=True).within(1, None)
+    assert layers.quantile(0.0) == 1
+    assert type(layers.quantile(0.9)) is int
+
+
+def test_steps_over_real_numbers():
+    steps = {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.25}
+    assert list(distribution_of("teacher_forcing_ratio", steps).grid()) == [0, 0.25, 0.5, 0.75, 1]
+    whole = {"distribution": "q_uniform", "min": 0, "max": 50, "q": 25}
+    assert distribution_of("clip", whole) == QUniform(Uniform(0, 50), 25, whole=True)
+
+
+def test_logarithms_that_look_like_values_are_noted():
+    sweep = parse_sweep(
+        with_parameter("learning_rate", {"distribution": "log_uniform", "min": 1e-4, "max": 0.1})
+    )
+    assert sweep.space.parameters["learning_rate"] == LogUniformExponent(1e-4, 0.1)
+    assert sweep.notes == (
+        "warning: parameters.learning_rate: min and max of log_uniform are natural logarithms, so "
+        "learning_rate is 1.0001 to 1.10517, log_uniform; for values, use log_uniform_values.",
+    )
+    meant = {"distribution": "log_uniform", "min": -9.21, "max": -4.6}
+    distribution_of("learning_rate", meant)
+
+
+def shaped(name, distribution, **keys):
+    return with_parameter(name, {"distribution": distribution, **keys})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        (
+            shaped("clip", "normal", mu=-10),
+            "parameters.clip: lies outside of what clip accepts, which is at least 0.",
+        ),
+        (
+            shaped("dropout", "q_beta", a=50, b=0.1, q=1),
+            "parameters.dropout: lies outside of what dropout accepts, which is at least 0 and at "
+            "most 0.95.",
+        ),
+        (
+            shaped("learning_rate", "q_uniform", min=0.01, max=0.1, q=0.05),
+            "parameters.learning_rate.min: rounded to steps it is 0, which must be greater than 0, "
+            "but got 0.0.",
+        ),
+        (
+            shaped("teacher_forcing_ratio", "q_uniform", min=0, max=1, q=0.7),
+            None,
+        ),
+        (
+            shaped("dropout", "q_uniform", min=0, max=0.9, q=0.5),
+            "parameters.dropout.max: rounded to steps it is 1, which must be between 0 and 0.95,",
+        ),
+        (
+            shaped("dropout", "log_uniform", min=-3, max=0),
+            "parameters.dropout.max: its exponential is 1, which must be between 0 and 0.95, but",
+        ),
+        (
+            shaped("dropout", "inv_log_uniform", min=0, max=3),
+            "parameters.dropout.min: its exponential is 1, which must be between 0 and 0.95, but",
+        ),
+        (
+            shaped("dropout", "inv_log_uniform_values", min=0.1, max=1.5),
+            "parameters.dropout.max: must be between 0 and 0.95, but got 1.5.",
+        ),
+        (
+            shaped("hidden_size", "normal", mu=100),
+            "parameters.hidden_size: hidden_size is a whole number and cannot have a continuous",
+        ),
+        (
+            shaped("hidden_size", "q_uniform", min=1, max=9, q=0.5),
+            "parameters.hidden_size: hidden_size is a whole number, and so must q be, but it is 0.",
+        ),
+        (
+            shaped("optimizer", "q_normal"),
+            "parameters.optimizer: a range needs a field with numbers, but optimizer is text",
+        ),
+        (shaped("max_length", "q_normal", mu=9), "parameters.max_length: can be set but not sea"),
+        (
+            with_parameter("optimizer", {"values": ["adam", "x"], "probabilities": [0.5, 0.5]}),
+            "parameters.optimizer.values[1]: must be one of adam, adamw, sgd, but got 'x'.",
+        ),
+    ],
+)
+def test_shapes_and_steps_that_do_not_fit(mapping, problem):
+    if problem is None:
+        parse_sweep(mapping)
+    else:
+        assert any(found.startswith(problem) for found in problems_of(mapping)), problems_of(
+            mapping
+        )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "problem"),
+    [
+        ({"min": 0.1, "max": 0.2}, "a grid cannot enumerate a continuous range; name its values"),
+        ({"distribution": "normal"}, "a grid cannot enumerate a continuous range"),
+        (
+            {"values": [0, 1], "probabilities": [0.5, 0.5]},
+            "a grid has no probabilities; leave them out, or use method random or bayes.",
+        ),
+        (
+            {"distribution": "q_log_uniform_values", "min": 1, "max": 9, "q": 1},
+            "a grid cannot have q_log_uniform_values; name its values or use q_uniform",
+        ),
+        (
+            {"distribution": "q_uniform", "min": 0, "max": 20000, "q": 1},
+            "a grid of more than 10,000 values; raise q",
+        ),
+        ({"distribution": "q_uniform", "min": 0, "max": 4, "q": 1}, None),
+        ({"min": 1, "max": 10**6}, None),
+        ({"min": 0.5, "max": 0.5}, None),
+        ({"values": [0, 1], "probabilities": [0, 1]}, None),
+    ],
+)
+def test_a_grid_has_wandbs_rule(parameter, problem):
+    mapping = with_parameter("clip", parameter, method="grid")
+    if problem is None:
+        parse_sweep(mapping)
+    else:
+        assert any(
+            found.startswith(f"parameters.clip: {problem}") for found in problems_of(mapping)
+        )
+    mapping["dialogue_tune"] = {"searcher": "random"}
+    parse_sweep(mapping)  # which is then no grid
+
+
+def test_a_searcher_grid_has_the_rule_too():
+    mapping = with_parameter("clip", {"min": 0.5, "max": 1.0}, dialogue_tune={"searcher": "grid"})
+    assert problems_of(mapping)[0].startswith("parameters.clip: a grid cannot enumerate")
+
+
+# Groups
+
+
+def grouped(**extra):
+    """Nested parameters, as in W&B's documentation."""
+    return {
+        "method": "random",
+        "parameters": {
+            "clip": {"values": [0, 50]},
+            "optimizer": {
+                "parameters": {
+                    "learning_rate": {"min": 0.0001, "max": 0.001},
+                    "sizes": {"parameters": {"hidden_size": {"values": [64, 128]}}},
+                }
+            },
+            "dropout": {"value": 0.1},
+        },
+        **extra,
+    }
+
+
+def test_groups_are_read_by_their_fields_names():
+    sweep = parse_sweep(grouped())
+    assert sweep.space.parameters == {
+        "clip": Categorical((0, 50)),
+        "learning_rate": Uniform(0.0001, 0.001),
+        "hidden_size": Categorical((64, 128)),
+        "dropout": Constant(0.1),
+    }
+    assert list(sweep.space.parameters) == ["clip", "learning_rate", "hidden_size", "dropout"]
+    assert sweep.to_mapping() == grouped()
+
+
+def test_overrides_reach_into_groups():
+    """The group called optimizer is not the field."""
+    sweep = parse_sweep(grouped()).with_overrides({"hidden_size": 32, "optimizer": "sgd"})
+    assert sweep.space.constants == {"hidden_size": 32, "dropout": 0.1, "optimizer": "sgd"}
+    assert list(sweep.space.searched) == ["clip", "learning_rate"]
+    assert parse_sweep(sweep.to_mapping()) == parse_sweep(sweep.to_mapping()).with_overrides({})
+
+
+@pytest.mark.parametrize(
+    ("group", "problem"),
+    [
+        (
+            {"parameters": {"clip": {"value": 1}}},
+            "parameters.group.parameters.clip: clip is there already, at parameters.clip.",
+        ),
+        (
+            {"parameters": {"clop": {"value": 1}}},
+            "parameters.group.parameters.clop: unknown key, did you mean 'clip'?",
+        ),
+        (
+            {"parameters": {"dropout": {"value": 2}}},
+            "parameters.group.parameters.dropout.value: must be between 0 and 0.95, but got 2.",
+        ),
+        (
+            {"parameters": {"dropout": {"value": 0}}, "value": 3},
+            "parameters.group.value: cannot stand beside parameters.",
+        ),
+        ({"parameters": {}}, "parameters.group.parameters: must be a mapping from field to its"),
+        ({"parameters": [1]}, "parameters.group.parameters: must be a mapping from field to its"),
+        ({"parameters": {"dropout": 3}}, "parameters.group.parameters.dropout: must be a mapping"),
+        ({"value": 3}, "parameters.group: unknown key"),
+    ],
+)
+def test_faults_within_groups(group, problem):
+    mapping = minimal()
+    mapping["parameters"]["group"] = group
+    assert any(found.startswith(problem) for found in problems_of(mapping)), problems_of(mapping)
+
+
+def test_groups_without_end(tmp_path):
+    text = "method: random\nparameters: {group: &g {parameters: {group: *g}}}\n"
+    with pytest.raises(ConfigurationError, match=r"groups within groups go deeper than 20\."):
+        load_sweep(written(tmp_path, text))
+
+
+# Our own part
+
+EXTENDED = {
+    "method": "bayes",
+    "parameters": {
+        "clip": {"values": [0, 25, 50]},
+        "optimizer": {"values": ["adam", "sgd"]},
+        "group": {"parameters": {"decoder_learning_ratio": {"values": [1, 3, 5]}}},
+        "learning_rate": {"min": 0.0001, "max": 0.001},
+    },
+    "dialogue_tune": {
+        "parameters": {
+            "clip": {"ordinal": True},
+            "decoder_learning_ratio": {"when": "optimizer == 'adam'", "ordinal": False},
+        },
+        "constraints": ["clip > 0 or learning_rate < 0.0005"],
+        "searcher": "gp",
+        "scheduler": {"type": "median", "min_reports": 3},
+    },
+}
+
+
+def extended(**keys):
+    """The sweep with keys of our own part replaced."""
+    block = {**EXTENDED["dialogue_tune"], **keys}
+    return {**EXTENDED, "dialogue_tune": {k: v for k, v in block.items() if v is not None}}
+
+
+def test_our_own_part():
+    sweep = parse_sweep(EXTENDED)
+    assert sweep.space.parameters["clip"] == Ordinal((0, 25, 50))
+    assert sweep.space.parameters["decoder_learning_ratio"] == Categorical((1, 3, 5))
+    assert sweep.space.when == {"decoder_learning_ratio": Expression("optimizer == 'adam'")}
+    assert sweep.space.constraints == (Expression("clip > 0 or learning_rate < 0.0005"),)
+    assert (sweep.method, sweep.searcher) == ("bayes", "gp")
+    assert sweep.scheduler == MedianSettings(min_reports=3)
+    assert sweep.notes == ()
+    assert parse_sweep(sweep.to_mapping()) == sweep
+    samples = [sweep.space.sample(random.Random(seed)) for seed in range(50)]
+    assert all(s["optimizer"] == "adam" or s["decoder_learning_ratio"] == 5.0 for s in samples)
+
+
+@pytest.mark.parametrize("searcher", ["random", "grid", "tpe", "gp", "cmaes", "sobol"])
+def test_searchers(searcher):
+    assert parse_sweep(minimal(dialogue_tune={"searcher": searcher})).searcher == searcher
+
+
+@pytest.mark.parametrize("block", [None, {}, {"parameters": None, "constraints": []}])
+def test_our_own_part_may_be_empty(block):
+    assert parse_sweep(minimal(dialogue_tune=block)).space == parse_sweep(minimal()).space
+
+
+def test_an_overridden_field_has_no_order_and_no_condition():
+    sweep = parse_sweep(EXTENDED).with_overrides({"clip": 25, "decoder_learning_ratio": 2})
+    assert not sweep.space.conditional
+    assert sweep.space.constants == {"clip": 25, "decoder_learning_ratio": 2}
+    assert sweep.searcher == "gp"
+    with pytest.raises(ConfigurationError, match="with learning_rate=0.01 clip=0: dialogue_tune"):
+        parse_sweep(EXTENDED).with_overrides({"learning_rate": 0.01, "clip": 0})
+
+
+PATH = "dialogue_tune.parameters"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        (minimal(dialogue_tune=[]), "dialogue_tune: must be a mapping with any of parameters, con"),
+        (minimal(dialog_tune={}), "dialog_tune: unknown key, did you mean 'dialogue_tune'?"),
+        (extended(sercher="gp"), "dialogue_tune.sercher: unknown key, did you mean 'searcher'?"),
+        (extended(searcher="cma"), "dialogue_tune.searcher: unknown searcher 'cma'"),
+        (extended(searcher=["gp"]), "dialogue_tune.searcher: unknown searcher ['gp']"),
+        (extended(searcher="gpp"), "dialogue_tune.searcher: unknown searcher 'gpp', did you mean"),
+        (
+            extended(scheduler={"type": "medan"}),
+            "dialogue_tune.scheduler.type: unknown type 'medan",
+        ),
+        (
+            {**EXTENDED, "early_terminate": {"type": "hyperband", "min_iter": 2}},
+            "early_terminate: cannot stand beside dialogue_tune.scheduler; give one.",
+        ),
+        (extended(parameters=[1]), f"{PATH}: must be a mapping from field to ordinal or when, but"),
+        (extended(parameters={"clip": True}), f"{PATH}.clip: must be a mapping with ordinal or w"),
+        (
+            extended(parameters={"clip": {"order": True}}),
+            f"{PATH}.clip.order: unknown key; valid: ordinal, when.",
+        ),
+        (
+            extended(parameters={"clip": {"ordinal": 1}}),
+            f"{PATH}.clip.ordinal: must be true or false, but got 1.",
+        ),
+        (
+            extended(parameters={"clop": {"ordinal": True}}),
+            f"{PATH}.clop: is not among the fields of parameters, did you mean 'clip'?",
+        ),
+        (
+            extended(parameters={"optimizer": {"ordinal": True}}),
+            f"{PATH}.optimizer.ordinal: values[0] must be a number to be in order, but got 'adam'.",
+        ),
+        (
+            extended(parameters={"learning_rate": {"ordinal": True}}),
+            f"{PATH}.learning_rate.ordinal: needs values without probabilities, but the field is "
+            "uniform.",
+        ),
+        (
+            extended(parameters={"clip": {"when": True}}),
+            f"{PATH}.clip.when: must be a condition in quotes such as \"optimizer == 'adam'\", but",
+        ),
+        (
+            extended(parameters={"clip": {"when": "optimiser == 'adam'"}}),
+            f"{PATH}.clip.when: unknown field 'optimiser', did you mean 'optimizer'?",
+        ),
+        (
+            extended(parameters={"clip": {"when": "clip > 0"}}),
+            f"{PATH}: the conditions go round in a circle: clip needs clip.",
+        ),
+        (
+            {
+                "method": "random",
+                "parameters": {"clip": {"value": 3}},
+                "dialogue_tune": {"parameters": {"clip": {"when": "dropout > 0"}}},
+            },
+            f"{PATH}.clip.when: is for fields that are searched, but this one has one value.",
+        ),
+        (
+            extended(constraints="clip > 0"),
+            "dialogue_tune.constraints: must be a list of conditions in quotes, but got 'clip > 0'",
+        ),
+        (
+            extended(constraints=["clip > 0", "clip > 'a'"]),
+            "dialogue_tune.constraints[1]: cannot compare a number with a text (clip, 'a').",
+        ),
+        (
+            extended(constraints=["clip > 50"]),
+            "dialogue_tune.constraints: none of 10,000 draws fulfils the constraints together; "
+            "never true: clip > 50.",
+        ),
+        (
+            minimal(dialogue_tune={"constraints": ["clip > 50", "clip > 0"]}),
+            "dialogue_tune.constraints: none of all 2 configurations fulfils the constraints toget",
+        ),
+    ],
+)
+def test_faults_of_our_own_part(mapping, problem):
+    assert any(found.startswith(problem) for found in problems_of(mapping)), problems_of(mapping)
+
+
 # Overrides
 
 
@@ -443,170 +904,3 @@ def test_missing_file_suggests_a_near_one(tmp_path):
         load_sweep(tmp_path / "nowhere" / "sweep.yaml")
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         load_sweep(tmp_path)
-
-
-# Properties
-
-
-def valid_values(rule):
-    """Values that a field accepts, as a sweep file would hold them."""
-    if rule.choices:
-        values = st.sampled_from(rule.choices)
-    elif rule.kind is str:
-        values = st.sampled_from(["everyday", "cornell", "a/file.tsv"])
-    else:
-        low = rule.low if rule.low is not None else rule.above
-        high = rule.high if rule.high is not None else 10**6
-        if rule.kind is int:
-            values = st.integers(int(low), int(high))
-        else:
-            values = st.floats(low, high, exclude_min=rule.above is not None)
-            whole = range(int(low) + 1, int(high) + 1)
-            values |= st.sampled_from(whole) if whole else st.nothing()
-    return values | st.none() if rule.optional else values
-
-
-#: YAML turns other line breaks, such as U+0085, into its own.
-#: And PyYAML writes 0E0 without quotes, which is text in YAML 1.1 and a number in 1.2.
-_PRINTED = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=5).filter(
-    lambda text: not re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text)
-)
-
-
-@st.composite
-def parameters(draw, name, method):
-    rule = RULES[name]
-    values = valid_values(rule)
-    kinds = ["value", "one value"]
-    if name not in DATA_FIELDS | {"val_examples"}:
-        kinds.append("values")
-        if rule.kind is int or (rule.kind is float and method != "grid"):
-            kinds.append("range")
-    kind = draw(st.sampled_from(kinds))
-    if kind == "value":
-        return {"value": draw(values)}
-    if kind == "one value":
-        return {"values": [draw(values)]}
-    if kind == "values":
-        return {"values": draw(st.lists(values, min_size=1, max_size=5, unique=True))}
-    low, high = sorted(draw(st.tuples(*[values.filter(lambda v: v is not None)] * 2)))
-    kinds = ["int_uniform"] if rule.kind is int else ["uniform"]
-    if rule.kind is float and low > 0:
-        kinds.append("log_uniform_values")
-    chosen = {"distribution": draw(st.sampled_from(kinds))} if draw(st.booleans()) else {}
-    return {**chosen, "min": low, "max": high}
-
-
-@st.composite
-def sweeps(draw):
-    method = draw(st.sampled_from(["random", "grid", "bayes"]))
-    names = draw(st.lists(st.sampled_from(sorted(RULES)), min_size=1, max_size=6, unique=True))
-    sweep = {"method": method, "parameters": {n: draw(parameters(n, method)) for n in names}}
-    if draw(st.booleans()):
-        name = draw(st.sampled_from(sorted(METRICS)))
-        sweep["metric"] = {"name": name, "goal": METRICS[name]}
-    optional = {
-        "run_cap": st.integers(1, 10**6),
-        "name": _PRINTED,
-        "tags": st.lists(_PRINTED, max_size=2),
-        "program": st.just("train.py"),
-    }
-    for key, values in optional.items():
-        if draw(st.booleans()):
-            sweep[key] = draw(values)
-    return sweep
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(mapping=sweeps(), seed=st.integers(0, 100))
-def test_valid_sweeps_parse_print_sample_and_round_trip(mapping, seed):
-    sweep = parse_sweep(mapping)
-    assert len(sweep.space.describe()) == len(mapping["parameters"])
-    sample = sweep.space.sample(random.Random(seed))
-    assert sweep.space.contains(sample)
-    assert all(type(value) in (int, float, str, type(None)) for value in sample.values())
-    Config.from_mapping(sample)
-    assert parse_sweep(sweep.to_mapping()) == sweep
-    assert parse_sweep(json.loads(json.dumps(sweep.to_mapping()))) == sweep
-    assert parse_sweep({**mapping, "parameters": sweep.space.to_mapping()}).space == sweep.space
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(mapping=sweeps())
-def test_valid_sweeps_round_trip_through_yaml(tmp_path, mapping):
-    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
-    path = written(tmp_path, text)
-    assert load_sweep(path) == parse_sweep(mapping, str(path))
-
-
-@st.composite
-def broken_sweeps(draw):
-    """A valid sweep with one fault, and the path to it."""
-    mapping = draw(sweeps())
-    name = draw(st.sampled_from(sorted(mapping["parameters"])))
-    parameter = mapping["parameters"][name]
-    fault = draw(st.sampled_from(["key", "parameter key", "field", "value", "method", "both"]))
-    path = f"parameters.{name}"
-    if fault == "key":
-        mapping["zz"], path = 1, "zz"
-    elif fault == "parameter key":
-        parameter["zz"], path = 1, f"{path}.zz"
-    elif fault == "field":
-        mapping["parameters"] |= {"zz": {"value": 1}}
-        path = "parameters.zz"
-    elif fault == "value":
-        assume("values" in parameter)
-        parameter["values"].append(["no scalar"])
-        path = f"{path}.values[{len(parameter['values']) - 1}]"
-    elif fault == "method":
-        mapping["method"], path = "zz", "method"
-    else:
-        assume("value" in parameter)
-        parameter["min"], path = 1, f"{path}.min"
-    return mapping, path
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(broken=broken_sweeps())
-def test_invalid_sweeps_are_refused_with_a_path_to_the_fault(broken):
-    mapping, path = broken
-    with pytest.raises(ConfigurationError, match=re.escape(f"x.yaml: {path}: ")):
-        parse_sweep(mapping, "x.yaml")
-
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-KEYS = st.sampled_from(
-    [
-        *("method", "metric", "name", "goal", "parameters", "clip", "corpus", "optimizer"),
-        *("value", "values", "min", "max", "distribution", "iterations", "run_cap", "tags"),
-        *("early_terminate", "type", "hyperband", "min_iter", "max_iter", "s", "eta"),
-    ]
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.dictionaries(
-        KEYS,
-        st.recursive(
-            SCALARS | KEYS,
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
-            max_leaves=12,
-        ),
-        max_size=6,
-    )
-)
-def test_any_mapping_parses_or_is_refused(mapping):
-    try:
-        parse_sweep(mapping)
-    except ConfigurationError as error:
-        assert error.problems
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(text=st.text(alphabet="ab:{}[]-,!&*'\"\n \t#1e.<|?%@~é\x00", max_size=30))
-def test_any_text_parses_or_is_refused(tmp_path, text):
-    try:
-        load_sweep(written(tmp_path, text))
-    except ConfigurationError as error:
-        assert error.problems

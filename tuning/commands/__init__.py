@@ -1,0 +1,1 @@
+"""The commands of ``python -m tuning``: one module each, which parses, delegates and prints."""

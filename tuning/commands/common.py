@@ -1,0 +1,99 @@
+"""What the commands share: naming an experiment, resources, and saying how a search ended."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from model.cli import EXIT_INTERRUPTED, positive
+from tuning.experiment import Experiment
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subcommands = argparse._SubParsersAction
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that fixes fields."""
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fix a field, whatever the file says (repeatable)",
+    )
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose searcher and scheduler."""
+    parser.add_argument(
+        "--searcher",
+        metavar="NAME",
+        help="random, grid, tpe, gp, cmaes or sobol, whatever the file's method",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="asha (W&B's hyperband), hyperband (its brackets), median, pbt or none, whatever the "
+        "file says",
+    )
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that names an experiment."""
+    parser.add_argument("name", help="the experiment's name or directory, or 'latest'")
+
+
+def add_resources(parser: argparse.ArgumentParser) -> None:
+    """Adds where to run, where to keep it, and who else is told; `resources` reads them."""
+    parser.add_argument("--concurrency", type=positive, help="trials at once; default what fits")
+    parser.add_argument(
+        "--address", help="existing Ray cluster ('auto', HOST:PORT); default starts Ray here"
+    )
+    parser.add_argument(
+        "--storage",
+        default="runs",
+        help="directory of experiments, on a cluster one that every node reaches (%(default)s)",
+    )
+    parser.add_argument(
+        "--wandb",
+        choices=("offline", "online", "disabled"),
+        help="Weights & Biases; default online if there is a key, else offline",
+    )
+
+
+def resources(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_resources` was given, as keywords of the functions of `tuning.launch`."""
+    names = ("concurrency", "address", "storage", "wandb")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
+    """Says how a search ended and what to do next; returns the exit status."""
+    from tuning.going_on import is_complete
+    from tuning.status import status
+
+    option = "" if arguments.storage == "runs" else f" --storage {arguments.storage}"
+    address = f" --address {arguments.address}" if arguments.address else ""
+    if not is_complete(experiment):
+        print(
+            f"stopped; everything is kept in {experiment.path}\n"
+            f"go on: python -m tuning resume {experiment.name}{option}{address}"
+        )
+        return EXIT_INTERRUPTED
+    if status(experiment).best is None:
+        print(
+            f"finished without a result: {experiment.path}\n"
+            f"why: python -m analysis results {experiment.name}{option} --csv trials.csv"
+        )
+        return 1
+    if experiment.manifest["settings"]["wandb"] == "offline":
+        print(f"W&B, offline; to send: wandb sync {experiment.path}/wandb/offline-run-*")
+    print(
+        f"finished: {experiment.path}\n"
+        f"results: python -m analysis results {experiment.name}{option}\n"
+        f"promote the best: python -m analysis promote {experiment.name}{option}"
+    )
+    return 0

@@ -1,0 +1,248 @@
+"""One session of a search: Ray Tune runs the assignments there are, up to the end or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from model.prepared_data import PreparedData
+from tuning.cluster import Resources, fitting
+from tuning.coordinator import Coordinator
+from tuning.experiment import Experiment
+from tuning.journal import Journal, Row, compact, read_journal
+from tuning.scheduling import PbtScheduler, make_scheduler
+from tuning.search import STATES, make_searcher
+from tuning.study import StudyListener
+from tuning.tracking import WandbTracker
+from tuning.trial_files import TrialFiles
+from tuning.view import LiveView
+
+#: Ends after which a trial never runs again, unless from its start: nothing to go on from is kept.
+_FINAL = frozenset(STATES) - {"failed"}
+
+
+class Driver:
+    """Holds an experiment whose lock the caller has, with everything that its journal tells.
+
+    Args:
+        experiment: What to run or to go on with.
+        started: When we were asked to, by `time.monotonic`.
+
+    Attributes:
+        coordinator: In the state that the journal's rows left it in.
+    """
+
+    def __init__(self, experiment: Experiment, started: float) -> None:
+        self.experiment = experiment
+        self.started = started
+        self.sweep = experiment.sweep()
+        self.past = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
+        self.coordinator = self._coordinator()
+
+    def _coordinator(self) -> Coordinator:
+        manifest, past = self.experiment.manifest, self.past
+        searcher = make_searcher(self.sweep, manifest["seed"])
+        self.experiment.starting_points().give_to(searcher)
+        coordinator = Coordinator(
+            searcher,
+            make_scheduler(self.sweep, manifest["seed"]),
+            Journal(self.experiment.journal, next_seq=past[-1].seq + 1 if past else 0),
+            self.experiment.objective,
+            trials=manifest["trials"],
+            max_failures=manifest["settings"]["max_failures"],
+        )
+        coordinator.keep_weights = self._keep_weights
+        coordinator.replay(past)
+        return coordinator
+
+    def _keep_weights(self, source: int, trial: int, iteration: int) -> None:
+        path = self.experiment.path
+        TrialFiles(path, trial).keep_clone(TrialFiles(path, source), iteration)
+
+    def drive(
+        self, data: PreparedData, begin: Callable[[Coordinator], None] = lambda coordinator: None
+    ) -> None:
+        """Runs the search, with Ray connected, up to its end or Ctrl-C.
+
+        Args:
+            data: The experiment's data.
+            begin: Called once the session is on record: it may ask the coordinator for more.
+        """
+        coordinator = self.coordinator
+        settings = self.experiment.manifest["settings"]
+        resources = Resources(**settings["resources"])
+        concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
+        self._remove_leftovers()
+        seconds = time.monotonic() - self.started
+        known = f"{len(coordinator.trials)} trials known"
+        coordinator.session("session", known, startup_seconds=seconds)
+        begin(coordinator)
+        searched = list(self.sweep.space.searched)
+        with LiveView(
+            coordinator, self.experiment.name, concurrency=concurrency, searched=searched
+        ) as view:
+            followers = self._followers(view)
+            self.past = []  # it may be large, and nobody needs it any more
+            remover = _CheckpointRemover(self.experiment.path)
+            coordinator.listeners = [view, remover, *followers]
+            try:
+                self._fit(data, resources, concurrency, view)
+            except KeyboardInterrupt:
+                view.note("stopped at once")
+            finally:
+                for follower in followers:
+                    follower.close()
+            if coordinator.exhausted and coordinator.done:
+                view.note(f"no other configuration is left; {len(coordinator.trials)} trials")
+        coordinator.listeners = []
+        self._remove_leftovers()
+        coordinator.end_session()
+        coordinator.journal.close()
+        if coordinator.done:
+            compact(self.experiment.journal)
+
+    def _followers(self, view: LiveView) -> list[WandbTracker | StudyListener]:
+        """Those who are told of everything and write it down elsewhere."""
+        study = StudyListener(self.experiment, on_problem=view.note)
+        mode = self.experiment.manifest["settings"]["wandb"]
+        if mode == "disabled":
+            return [study]
+        tracker = WandbTracker(
+            self.experiment.path,
+            self.experiment.name,
+            mode=mode,
+            run_id=str(self.experiment.manifest["id"]),
+            project=self.sweep.project,
+            entity=self.sweep.entity,
+            tags=tuple(self.sweep.tags),
+            past=self.past,
+            on_problem=view.note,
+        )
+        return [study, tracker]
+
+    def _remove_leftovers(self) -> None:
+        """Checkpoints of ended trials: a driver died too early, or a worker was slow."""
+        for trial, record in self.coordinator.trials.items():
+            if record.state in _FINAL:
+                TrialFiles(self.experiment.path, trial).remove_checkpoints()
+
+    def _fit(
+        self, data: PreparedData, resources: Resources, concurrency: int, view: LiveView
+    ) -> None:
+        """Lets Ray Tune run the coordinator's assignments until there are none, or Ctrl-C."""
+        from ray import tune
+
+        from tuning.adapters import ScheduleAdapter, SearchAdapter
+
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        # All workers start at once; how many assignments are out is the adapter's to limit.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+        interrupts = _Interrupts(view)
+        search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
+        with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
+            tuner = tune.Tuner(
+                self._trainable(data, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=ScheduleAdapter(search),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                    trial_name_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    verbose=0,
+                    # We restart trials ourselves.
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(
+                        checkpoint_frequency=0, checkpoint_at_end=False
+                    ),
+                ),
+            )
+            with interrupts:
+                tuner.fit()
+            if search.error is not None:
+                raise search.error
+
+    def _trainable(self, data: PreparedData, resources: Resources) -> Any:
+        from ray import tune
+
+        from tuning.trainable import DialogueTrainable
+
+        scheduler, objective = self.coordinator.scheduler, self.experiment.objective
+        trainable = tune.with_parameters(
+            DialogueTrainable,
+            data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once a node, read in place
+            experiment=str(self.experiment.path),
+            objective=objective,
+            # A search with a target may end any trial at any report.
+            stops_at=scheduler.stops_at if objective.target is None else None,
+            clones=isinstance(scheduler, PbtScheduler),
+        )
+        return tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
+
+
+class _CheckpointRemover:
+    """Removes a trial's resume checkpoints once the journal says that it has ended.
+
+    Those of failed trials stay: they may be run again.
+    """
+
+    def __init__(self, experiment: Path) -> None:
+        self.experiment = experiment
+
+    def heard(self, row: Row) -> None:
+        """Called with every new row."""
+        if row.trial is not None and row.state in _FINAL:
+            TrialFiles(self.experiment, row.trial).remove_checkpoints()
+
+
+class _Interrupts:
+    """Says something at the first Ctrl-C, for Ray takes seconds to stop its workers.
+
+    Ray Tune puts its own handler in place when its loop begins; ours goes before it then.
+    """
+
+    def __init__(self, view: LiveView) -> None:
+        self.view = view
+        self.original: Any = None
+        self.announced = False
+
+    def __enter__(self) -> None:
+        self.original = signal.getsignal(signal.SIGINT)
+
+    def announce(self) -> None:
+        """Called within Ray's loop: puts our handler before Ray's, once."""
+        if self.announced or threading.current_thread() is not threading.main_thread():
+            return
+        self.announced = True
+        rays = signal.getsignal(signal.SIGINT)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.view.note("stopping, everything is kept; Ctrl-C again stops at once")
+            if callable(rays):
+                rays(number, frame)  # stops its loop, and gives the signal back to `original`
+
+        signal.signal(signal.SIGINT, stop)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if threading.current_thread() is threading.main_thread() and self.original is not None:
+            signal.signal(signal.SIGINT, self.original)

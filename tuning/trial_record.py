@@ -1,0 +1,66 @@
+"""What the coordinator knows of a trial, and what it hands to whoever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An attempt at a trial, to be run.
+
+    Attributes:
+        trial: Number of the trial.
+        attempt: From 1; beyond 1 the trial goes on from its newest checkpoint.
+        config: Searched and fixed fields.
+        cloned_at: The trial's iteration at which it last took over another trial's weights; None
+            where it never did.
+    """
+
+    trial: int
+    attempt: int
+    config: dict[str, Any]
+    cloned_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What a trial takes over from another (population-based training).
+
+    Attributes:
+        source: Number of the trial whose weights it takes.
+        source_iteration: Iterations that the source had reported then.
+        config: Searched and fixed fields from here on.
+    """
+
+    source: int
+    source_iteration: int
+    config: dict[str, Any]
+
+
+@dataclass
+class TrialRecord:
+    """What the coordinator knows of a trial.
+
+    Attributes:
+        config: Searched and fixed fields.
+        attempt: The current or last attempt.
+        failures: Attempts that failed since the last new iteration; interruptions do not count.
+        iteration: Highest iteration reported.
+        value: Best so far of the objective.
+        state: As in `Row.state`; ``running`` until it ends.
+        decisions: Decision at each iteration reported, to be given again to a restarted trial.
+        copy: What its next attempt is to take over from another trial, if anything.
+        cloned_at: As in `Assignment`.
+    """
+
+    config: dict[str, Any]
+    attempt: int = 1
+    failures: int = 0
+    iteration: int = 0
+    value: float | None = None
+    state: str = "running"
+    decisions: dict[int, str] = field(default_factory=dict)
+    copy: Copy | None = None
+    cloned_at: int | None = None
