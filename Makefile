@@ -13,6 +13,8 @@ STORAGE ?= runs
 SHOWN := $(or $(NAME),latest)
 NAME := $(or $(NAME),sweep-$(shell date +%Y%m%d-%H%M%S))
 ARGS ?=
+# Test processes at once, each of which may start Ray.
+JOBS ?= 2
 
 .PHONY: help sweep dashboard test test-slow test-all guard lint types setup setup-dev clean
 .DEFAULT_GOAL := help
@@ -44,8 +46,8 @@ dashboard: $(VENV)/.runtime ## look at a search with optuna-dashboard: the newes
 	file=$$($(RUN) -m tuning.study $(SHOWN) --storage $(STORAGE)) && \
 	  exec $(VENV)/bin/optuna-dashboard "$$file" $(ARGS)
 
-test: $(VENV)/.development ## the tests, in under eight minutes
-	$(RUN) -m pytest
+test: $(VENV)/.development ## the tests, in under ten minutes on two cores
+	$(RUN) -m pytest -n $(JOBS)
 
 test-slow: $(VENV)/.development ## what `make test` leaves out: slow tests, and processes killed
 	$(RUN) -m pytest -m "slow or chaos"
