@@ -452,7 +452,8 @@ def condition_of_a_constant(sweep, path, name, group):
 def order_of_texts(sweep, path, name, group):
     group[name] = {"values": ["a", "b"]}
     if RULES[name].choices is None or name in NOT_SEARCHED:
-        return f"{path}.values[0]" if RULES[name].kind is not str else path
+        any_text = RULES[name].kind is str and RULES[name].choices is None
+        return path if any_text else f"{path}.values[0]"
     group[name] = {"values": list(RULES[name].choices)}
     sweep.setdefault("dialogue_tune", {})["parameters"] = {name: {"ordinal": True}}
     return f"dialogue_tune.parameters.{name}.ordinal"
