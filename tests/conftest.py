@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.cli import run_main
 from model.config import Config, DataConfig
 from model.corpora import Corpus
 from model.dialogue import Dialogue
@@ -19,6 +20,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 _WORDS = ("red", "green", "blue", "black", "white", "pink", "brown", "grey")
+
+
+def exit_status(main, *arguments):
+    """The exit status of a command line, run in this process."""
+    try:
+        return run_main(main, [str(argument) for argument in arguments])
+    except SystemExit as stopped:  # argparse
+        return stopped.code
 
 
 def tiny_corpus(dialogues: int = 120) -> Corpus:

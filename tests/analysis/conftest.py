@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 
+from analysis.__main__ import main
 from model.config import Config
 from model.training import Trainer
+from tests.conftest import exit_status
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row
@@ -34,6 +36,11 @@ SWEEP = {
     },
     "early_terminate": {"type": "hyperband", "min_iter": 1},
 }
+
+
+def run(*arguments):
+    """The exit status of `python -m analysis` with these arguments, run in this process."""
+    return exit_status(main, *arguments)
 
 
 class Killed(Exception):

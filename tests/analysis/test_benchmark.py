@@ -23,13 +23,13 @@ from analysis.benchmark.tables import as_csv, as_markdown, as_picture, as_text
 from analysis.export.agreement import NEAR_TIE, Reference, compare, concatenated
 from benchmarks.baseline import Baseline, build_batch
 from benchmarks.same_work import copy_weights
-from model.cli import run_main
 from model.config import Config, ModelConfig
 from model.decoding import Stepper, greedy
 from model.model_directory import load, write_model_directory
 from model.seq2seq import Seq2Seq
 from model.training import Trainer
 from model.vocabulary import EOS, PAD
+from tests.conftest import exit_status
 
 V, H = 30, 12
 END = EOS  # of a reply
@@ -70,11 +70,7 @@ def data(tmp_path_factory, tiny_data):
 
 
 def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, ["benchmark", *map(str, arguments)])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
+    return exit_status(main, "benchmark", *arguments)
 
 
 class TestLatency:

@@ -8,18 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis import Results
-from analysis.__main__ import main
-from model.cli import run_main
 from model.model_directory import load
-from tests.analysis.conftest import proposed, reported
-
-
-def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
+from tests.analysis.conftest import proposed, reported, run
 
 
 def rows_of(text):

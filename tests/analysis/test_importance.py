@@ -11,14 +11,12 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 
 from analysis import Results
-from analysis.__main__ import main
 from analysis.importance.estimates import ENOUGH, METHODS, importances
 from analysis.importance.fanova import variance_shares
 from analysis.importance.measures import place
 from analysis.importance.study import to_study
-from model.cli import run_main
 from model.errors import ConfigurationError
-from tests.analysis.conftest import make_experiment, proposed, reported
+from tests.analysis.conftest import make_experiment, proposed, reported, run
 from tests.analysis.planted import (
     ORDER,
     VARIANCES,
@@ -29,14 +27,6 @@ from tests.analysis.planted import (
 )
 from tuning.distributions import Categorical, IntUniform, LogUniform, Uniform
 from tuning.optuna_log import quiet_optuna
-
-
-def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
 
 
 def measured(results, method, **settings):

@@ -8,22 +8,13 @@ import pytest
 import torch
 
 from analysis import Results, promote
-from analysis.__main__ import main
 from analysis.promotion import confirmation
 from analysis.promotion.versions import added, damage, difference, list_versions
-from model.cli import run_main
 from model.errors import ModelDirectoryError
 from model.model_directory import load, read_aliases, verify, write_model_directory
 from model.vocabulary import Vocabulary
+from tests.analysis.conftest import run
 from tests.analysis.test_confirmation import in_this_process
-
-
-def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import model.decoding
 import model.loss
 import model.model_directory
 import model.seq2seq
-from analysis.__main__ import main
 from analysis.profiling.components import COMPONENTS, PREFIX, Marks, component_of_events, marked
 from analysis.profiling.figures import (
     BETWEEN,
@@ -39,7 +38,6 @@ from analysis.profiling.profiles import (
 from analysis.profiling.reading import where_the_time_goes
 from analysis.profiling.recording import bytes_of, peak_of
 from model.batching import Batches
-from model.cli import run_main
 from model.config import Config, DataConfig
 from model.decoding import Stepper
 from model.graphs import RecordedTraining
@@ -48,17 +46,10 @@ from model.model_directory import load, write_model_directory
 from model.optim import Optimizers
 from model.training import Trainer, _Interval
 from model.vocabulary import UNK
+from tests.analysis.conftest import run
 from tests.conftest import tiny_corpus
 
 NODE = "autograd::engine::evaluate_function: "
-
-
-def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
 
 
 @pytest.fixture(scope="module")

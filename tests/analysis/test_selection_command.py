@@ -8,17 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis import Results
-from analysis.__main__ import main
 from analysis.comparison import compare
-from model.cli import run_main
-from tests.analysis.conftest import drive, make_experiment, proposed, reported
-
-
-def run(*arguments):
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
+from tests.analysis.conftest import drive, make_experiment, proposed, reported, run
 
 
 def out(capsys, *arguments):

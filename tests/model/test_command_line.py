@@ -21,7 +21,7 @@ from model.model_directory import load
 from model.prepared_data import PreparedData
 from model.training import Trainer
 from model.vocabulary import EOS, SOS, UNK
-from tests.conftest import tiny_corpus
+from tests.conftest import exit_status, tiny_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -35,11 +35,7 @@ QUESTION = "do you like red green or blue ?"
 
 
 def run(*arguments):
-    """The exit status of a command line, run in this process."""
-    try:
-        return run_main(main, [str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        return stopped.code
+    return exit_status(main, *arguments)
 
 
 def history(out):
