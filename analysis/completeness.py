@@ -10,7 +10,7 @@ import pandas as pd
 from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError
 from tuning.experiment import Experiment
-from tuning.trial_files import TrialFiles
+from tuning.trials.trial_files import TrialFiles
 
 #: States of trials whose best weights are on disk when the journal has their last row.
 _SAVED = ("finished", "stopped", "diverged")

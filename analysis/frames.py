@@ -12,7 +12,7 @@ import pandas as pd
 
 from model.config import RULES
 from tuning.coordinator import Objective
-from tuning.journal_table import METRIC, JournalTable
+from tuning.journal.columns import METRIC, JournalTable
 
 #: Metrics of a trial's best and of its last report that the table of trials shows.
 SHOWN = ("val_loss", "val_perplexity", "val_token_accuracy", "loss")

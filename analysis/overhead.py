@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.results import Results
 from tuning.journal import COMPLETE, Row
-from tuning.search import STATES
+from tuning.searchers import STATES
 
 #: What a step says of itself, and where it is counted.
 _MEASURED = {

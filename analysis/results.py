@@ -16,7 +16,7 @@ from model.config import DEFAULTS
 from model.errors import ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row, read_journal
-from tuning.journal_table import JournalTable, read_journal_table, table_of_rows
+from tuning.journal.columns import JournalTable, read_journal_table, table_of_rows
 
 
 class Results:

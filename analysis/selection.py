@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.conditions import ConditionError, matches
 from model.validation import Problems, did_you_mean
-from tuning.search import STATES
+from tuning.searchers import STATES
 
 #: What a trial can be: ended in one of four ways, or not ended.
 TRIAL_STATES = (*STATES, "running", "interrupted")

@@ -103,7 +103,7 @@ def step_growth(
 def search(*, trials: int) -> dict[str, Any]:
     """One search of one-step trials, in the process whose memory is measured."""
     import tuning
-    from tuning.sweep_file import parse_sweep
+    from tuning.sweeps.sweep_file import parse_sweep
 
     fields = {
         **{"corpus": "everyday", "hidden_size": 16, "encoder_layers": 1, "decoder_layers": 1},

@@ -239,7 +239,7 @@ def check_rows(rows: Sequence[Any], trials: int) -> None:
 
 
 def _check_weights(results: Any) -> None:
-    from tuning.trial_files import TrialFiles
+    from tuning.trials.trial_files import TrialFiles
 
     for record in results.trials.to_dict("records"):
         metrics = TrialFiles(results.experiment.path, record["trial"]).best_metrics()

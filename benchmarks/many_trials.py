@@ -104,8 +104,8 @@ def without_ray(searcher: str, trials: int) -> dict[str, Any]:
     from tuning.journal import Journal
     from tuning.objective import Objective
     from tuning.scheduling import FifoScheduler
-    from tuning.search import make_searcher
-    from tuning.sweep_file import parse_sweep
+    from tuning.searchers import make_searcher
+    from tuning.sweeps.sweep_file import parse_sweep
 
     parameters = _grid(trials) if searcher == "grid" else _RANGES
     sweep = parse_sweep({"method": "random", "parameters": parameters})
@@ -152,7 +152,7 @@ def with_ray(method: str, wandb: str, trials: int) -> dict[str, Any]:
     """
     import tuning
     from tuning.journal import read_journal
-    from tuning.sweep_file import parse_sweep
+    from tuning.sweeps.sweep_file import parse_sweep
 
     fixed = {name: {"value": value} for name, value in _TINY.items()}
     sweep = parse_sweep({"method": method, "parameters": {**fixed, **_RANGES}})

@@ -61,7 +61,8 @@ print(json.dumps({
 
 def make(storage: Path, trials: int, reports: int) -> Path:
     """Makes an experiment whose journal is in segments; reports of trials are interleaved."""
-    from tuning.journal import FORMAT, SEGMENT_ROWS
+    from tuning.journal import FORMAT
+    from tuning.journal.segments import SEGMENT_ROWS
 
     path = storage / "large"
     (path / "journal").mkdir(parents=True)

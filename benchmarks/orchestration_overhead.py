@@ -52,7 +52,7 @@ def ours(trials: int) -> dict[str, float]:
     """One search of this project."""
     import tuning
     from analysis import Results
-    from tuning.sweep_file import parse_sweep
+    from tuning.sweeps.sweep_file import parse_sweep
 
     parameters: dict[str, Any] = {name: {"value": value} for name, value in FIELDS.items()}
     parameters["learning_rate"] = {"min": 0.0001, "max": 0.001}

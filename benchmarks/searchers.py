@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.side_by_side import add_output_options, make_parser, shown, write_json  # noqa: E402
 from model.cli import positive, run_main  # noqa: E402
 from tuning.distributions import Categorical, LogUniform, Ordinal, Uniform  # noqa: E402
-from tuning.search import SEARCHERS, Outcome  # noqa: E402
-from tuning.search_space import SearchSpace  # noqa: E402
+from tuning.searchers import SEARCHERS, Outcome  # noqa: E402
+from tuning.spaces.search_space import SearchSpace  # noqa: E402
 
 NAMES = tuple(name for name in SEARCHERS if name != "grid")
 Point = Mapping[str, Any]

@@ -103,7 +103,7 @@ class Settings:
 
     def sweep(self, *, stopping: bool) -> dict[str, Any]:
         """The sweep as a mapping, with or without early stopping."""
-        from tuning.sweep_file import load_sweep
+        from tuning.sweeps.sweep_file import load_sweep
 
         sweep = load_sweep(SWEEP).to_mapping()
         fields: dict[str, Any] = {
@@ -124,8 +124,8 @@ class Settings:
 
     def configurations(self) -> list[dict[str, Any]]:
         """The configurations of all trials, in the order of the search."""
-        from tuning.search import make_searcher
-        from tuning.sweep_file import parse_sweep
+        from tuning.searchers import make_searcher
+        from tuning.sweeps.sweep_file import parse_sweep
 
         searcher = make_searcher(parse_sweep(self.sweep(stopping=False)), self.seed)
         return [dict(searcher.ask() or {}) for _ in range(self.trials)]
@@ -186,7 +186,7 @@ def run_ours(settings: Settings, started: float, *, stopping: bool) -> dict[str,
     """One search of this project."""
     import tuning
     from analysis import Results
-    from tuning.sweep_file import parse_sweep
+    from tuning.sweeps.sweep_file import parse_sweep
 
     with tempfile.TemporaryDirectory() as storage:
         experiment = tuning.run(

@@ -18,24 +18,23 @@ ALLOWED = {
     "analysis": (
         "model",
         "tuning.experiment",  # the directory and manifest of a search: where everything is
-        "tuning.journal",  # its rows are the truth that results are a reading of
-        "tuning.journal_table",  # the same in columns
-        "tuning.trial_files",  # where the best weights of a trial are
-        "tuning.sweep_file",  # the sweep that a manifest holds
-        "tuning.search_space",  # the searched hyper-parameters and their distributions
+        "tuning.journal",  # its rows, and the same in columns: the truth that results are read from
+        "tuning.trials.trial_files",  # where the best weights of a trial are
+        "tuning.sweeps.sweep_file",  # the sweep that a manifest holds
+        "tuning.spaces.search_space",  # the searched hyper-parameters and their distributions
         "tuning.distributions",  # where a value lies in what it was drawn from
-        "tuning.study_space",  # how a space is told to Optuna, whose importance and figures we use
-        "tuning.study_trial",  # what a trial's state is called there
+        "tuning.study.space",  # how a space is told to Optuna, whose importance and figures we use
+        "tuning.study.trials",  # what a trial's state is called there
         "tuning.optuna_log",  # and keeping it quiet meanwhile
         "tuning.coordinator",  # what an objective is, and when a value is better
         "tuning.scheduling",  # schedulers are plain objects: simulating them on a journal
-        "tuning.search",  # and so are searchers
+        "tuning.searchers",  # and so are searchers
         "tuning.tracking",  # the names of runs, to link results to Weights & Biases
     ),
 }
 
 #: The only modules that load Ray when they are imported: Ray's own base classes are theirs.
-NEEDS_RAY = {"tuning.adapters", "tuning.trainable"}
+NEEDS_RAY = {"tuning.adapters", "tuning.trials.trainable"}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -126,8 +125,8 @@ def test_nothing_is_imported_by_a_name_that_cannot_be_read(module):
         ("analysis.results", "import tuning", ["tuning"]),
         (
             "analysis.results",
-            "from tuning.trainable import DialogueTrainable",
-            ["tuning.trainable"],
+            "from tuning.trials.trainable import DialogueTrainable",
+            ["tuning.trials.trainable"],
         ),
         ("analysis.results", "from tuning.journal import Row", []),
     ],

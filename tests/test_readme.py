@@ -11,7 +11,7 @@ import pytest
 
 import model
 from analysis import Results
-from tuning.sweep_file import load_sweep
+from tuning.sweeps.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from model.errors import ConfigurationError
 from model.validation import did_you_mean
 from tuning.scheduling import SCHEDULERS
-from tuning.search import SEARCHERS
-from tuning.sweep_file import Sweep, parse_sweep
+from tuning.searchers import SEARCHERS
+from tuning.sweeps.sweep_file import Sweep, parse_sweep
 
 
 def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> Sweep:
@@ -14,7 +14,7 @@ def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> S
 
     Args:
         sweep: As it was read.
-        searcher: A name of `tuning.search.SEARCHERS`, or None for the sweep's own.
+        searcher: A name of `tuning.searchers.SEARCHERS`, or None for the sweep's own.
         scheduler: A name of `tuning.scheduling.SCHEDULERS`, or None. It keeps the options that the
             sweep has for the same scheduler, and has the defaults otherwise.
 

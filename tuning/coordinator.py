@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
-from tuning.journal_row import COMPLETE, TARGET_REACHED
+from tuning.journal.row import COMPLETE, TARGET_REACHED
 from tuning.objective import Objective
 from tuning.scheduling import Decision, Scheduler
-from tuning.search import Outcome, Searcher
+from tuning.searchers import Outcome, Searcher
 from tuning.trial_record import Assignment, Copy, TrialRecord
 
 __all__ = ["Assignment", "Coordinator", "Listener", "Objective", "TrialRecord"]

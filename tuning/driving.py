@@ -22,10 +22,10 @@ from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.scheduling import PbtScheduler, make_scheduler
-from tuning.search import STATES, make_searcher
+from tuning.searchers import STATES, make_searcher
 from tuning.study import StudyListener
 from tuning.tracking import WandbTracker
-from tuning.trial_files import TrialFiles
+from tuning.trials.trial_files import TrialFiles
 from tuning.view import LiveView
 
 #: Ends after which a trial never runs again, unless from its start: nothing to go on from is kept.
@@ -180,7 +180,7 @@ class Driver:
     def _trainable(self, data: PreparedData, resources: Resources) -> Any:
         from ray import tune
 
-        from tuning.trainable import DialogueTrainable
+        from tuning.trials.trainable import DialogueTrainable
 
         scheduler, objective = self.coordinator.scheduler, self.experiment.objective
         trainable = tune.with_parameters(

@@ -6,7 +6,7 @@ runs/NAME/try.json           configurations tried first, where there are any
 runs/NAME/warm_start.json    trials of earlier experiments, where it began with any
 runs/NAME/journal/           what happened, see ``tuning.journal``
 runs/NAME/study.log          the search as an Optuna study, see ``tuning.study``
-runs/NAME/trials/            the best weights of every trial, see ``tuning.trial_files``
+runs/NAME/trials/            the best weights of every trial, see ``tuning.trials.trial_files``
 runs/NAME/wandb/             Weights & Biases' files, when it runs offline
 """
 
@@ -33,10 +33,10 @@ from model.model_directory import valid_name
 from model.prepared_data import PreparedData
 from model.validation import did_you_mean
 from tuning.environment import environment, git_commit, versions
-from tuning.journal_row import check_format
+from tuning.journal.row import check_format
 from tuning.objective import Objective
-from tuning.starting_points import FILES, StartingPoints
-from tuning.sweep_file import Sweep, parse_sweep
+from tuning.starting.starting_points import FILES, StartingPoints
+from tuning.sweeps.sweep_file import Sweep, parse_sweep
 
 __all__ = [
     "FORMAT",

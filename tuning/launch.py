@@ -23,12 +23,12 @@ from tuning.experiment import Experiment
 from tuning.going_on import extend, is_complete, resume, retry
 from tuning.repetition import plan_repetition
 from tuning.scheduling import make_scheduler
-from tuning.search import make_searcher
-from tuning.starting_points import StartingPoints
-from tuning.sweep_file import Sweep, load_sweep
+from tuning.searchers import make_searcher
+from tuning.starting.starting_points import StartingPoints
+from tuning.starting.try_first import points_to_try
+from tuning.starting.warm_start import past_trials_of
+from tuning.sweeps.sweep_file import Sweep, load_sweep
 from tuning.tracking import choose_mode
-from tuning.try_first import points_to_try
-from tuning.warm_start import past_trials_of
 
 __all__ = ["DEFAULT_TRIALS", "extend", "is_complete", "repeat", "resume", "retry", "run"]
 
@@ -69,10 +69,10 @@ def run(
         name: The experiment's name; None makes one of the sweep's name and the time.
         seed: Seed of searcher and scheduler. Two runs with the same seed propose the same.
         overrides: Fields set to one value, whatever the sweep says.
-        searcher: Who proposes, whatever the sweep says; one of `tuning.search.SEARCHERS`.
+        searcher: Who proposes, whatever the sweep says; one of `tuning.searchers.SEARCHERS`.
         scheduler: Who stops trials, likewise; one of `tuning.scheduling.SCHEDULERS`.
         try_first: Known good points to try first: files, or ``EXPERIMENT:N``; see
-            `tuning.try_first`.
+            `tuning.starting.try_first`.
         warm_start: Experiments over the same space, which searchers that learn begin with.
         wandb: ``online``, ``offline`` or ``disabled``; None for online if there is a key.
         max_failures: Failed attempts after which a trial is given up.

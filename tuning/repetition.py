@@ -11,7 +11,7 @@ from model.prepared_data import PreparedData
 from tuning.environment import differences, environment
 from tuning.experiment import Experiment
 from tuning.journal import read_journal, trials_asked_for
-from tuning.sweep_file import Sweep, parse_sweep
+from tuning.sweeps.sweep_file import Sweep, parse_sweep
 
 
 @dataclass(frozen=True)

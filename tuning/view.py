@@ -15,7 +15,7 @@ from rich.text import Text
 from model.config import DEFAULTS
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
-from tuning.search import STATES
+from tuning.searchers import STATES
 
 #: Without a terminal, seconds after which progress is said though no trial has ended.
 LINE_SECONDS = 30.0

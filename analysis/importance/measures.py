@@ -18,8 +18,8 @@ from analysis.importance.study import configurations, varies
 from analysis.results import Results
 from tuning.distributions import Distribution, Scalar
 from tuning.optuna_log import quiet_optuna
-from tuning.search_space import SearchSpace
-from tuning.study_space import study_distributions
+from tuning.spaces.search_space import SearchSpace
+from tuning.study.space import study_distributions
 
 #: Hyper-parameter and category of a column; no category where the column is a number.
 Label = tuple[str, str | None]

@@ -19,8 +19,8 @@ from model.errors import ConfigurationError, ExperimentError
 from model.validation import did_you_mean
 from tuning.distributions import Categorical, Distribution, same
 from tuning.optuna_log import quiet_optuna
-from tuning.study_space import study_distributions, study_params
-from tuning.study_trial import study_state
+from tuning.study.space import study_distributions, study_params
+from tuning.study.trials import study_state
 
 if TYPE_CHECKING:
     import optuna
@@ -41,7 +41,7 @@ def to_study(results: Results, *, parameters: Sequence[str] | None = None) -> op
         results: Where the trials come from.
         parameters: Which searched hyper-parameters the trials have; default all. One that never
             varied is left out, since there is nothing to see of it; of a trial whose configuration
-            is lost, all are. Distributions are those of `tuning.study_space`.
+            is lost, all are. Distributions are those of `tuning.study.space`.
 
     Raises:
         ConfigurationError: where a parameter is not searched.

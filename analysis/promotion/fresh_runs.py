@@ -30,7 +30,7 @@ from model.model_directory import canonical_json
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer
 from tuning.coordinator import Objective
-from tuning.trial_files import TrialFiles
+from tuning.trials.trial_files import TrialFiles
 
 #: Number of the format of ``run.json``; a newer one is refused.
 FORMAT = 1

@@ -19,7 +19,7 @@ from analysis.report.wording import duration, listing, loss, number, plural, wit
 from analysis.results import Results
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 
 def problems_of(results: Results) -> list[str]:

@@ -15,9 +15,9 @@ from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row
 from tuning.scheduling import Decision, make_scheduler
-from tuning.search import make_searcher
-from tuning.sweep_file import parse_sweep
-from tuning.trial_files import TrialFiles
+from tuning.searchers import make_searcher
+from tuning.sweeps.sweep_file import parse_sweep
+from tuning.trials.trial_files import TrialFiles
 
 #: Five trials: two that finish, one that early stopping ends, one that diverges, one that fails.
 SWEEP = {

@@ -11,7 +11,7 @@ from model.cli import run_main
 from model.errors import ExperimentError
 from tests.analysis.conftest import Killed, drive, make_experiment, proposed, reported
 from tuning.journal import compact
-from tuning.trial_files import TrialFiles, best_file
+from tuning.trials.trial_files import TrialFiles, best_file
 
 
 def problems(experiment):

@@ -12,7 +12,7 @@ from analysis.frames import SHOWN, Frames, configuration_frame, standing
 from tests.analysis.conftest import proposed, reported
 from tuning.coordinator import Objective
 from tuning.journal import Row, current_reports
-from tuning.journal_table import table_of_rows
+from tuning.journal.columns import table_of_rows
 
 MINIMIZE, MAXIMIZE = Objective("val_loss", "minimize"), Objective("val_loss", "maximize")
 

@@ -10,7 +10,7 @@ from analysis.report.summary import standing, state_of
 from analysis.report.timeline import attempts
 from tests.analysis.conftest import make_experiment
 from tuning.journal import Journal, Row, compact, read_journal
-from tuning.journal_table import read_journal_table, table_of_rows
+from tuning.journal.columns import read_journal_table, table_of_rows
 
 CONFIG = {"clip": 1.0, "corpus": "tiny"}
 

@@ -25,7 +25,7 @@ from model.evaluation import evaluate
 from model.model_directory import load, read_aliases, resolve, verify, versions
 from model.training_run import evaluate_on
 from tests.analysis.conftest import drive, make_experiment, proposed, reported
-from tuning.trial_files import best_file
+from tuning.trials.trial_files import best_file
 
 FILES = ("weights.pt", "config.json", "vocabulary.json", "metrics.json", "manifest.json")
 FORK = multiprocessing.get_context("fork")

@@ -22,7 +22,7 @@ from tests.analysis.conftest import (
     reported,
 )
 from tuning.journal import compact, read_journal
-from tuning.trial_files import best_file
+from tuning.trials.trial_files import best_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

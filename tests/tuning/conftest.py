@@ -52,7 +52,7 @@ def search(ray, corpus, tmp_path):
     """Runs a search of small models on one Ray; what a sweep file has may be given too."""
     from tests.tuning.ray_support import sweep_mapping
     from tuning.launch import run
-    from tuning.sweep_file import parse_sweep
+    from tuning.sweeps.sweep_file import parse_sweep
 
     def start(name="search", wandb="disabled", parameters=None, **options):
         keys = ("method", "metric", "early_terminate", "dialogue_tune")

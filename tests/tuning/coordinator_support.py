@@ -4,7 +4,7 @@ from tuning.coordinator import Coordinator, Objective
 from tuning.distributions import Categorical, Uniform
 from tuning.journal import Journal, read_journal
 from tuning.scheduling import AshaScheduler, Decision, FifoScheduler, MedianScheduler
-from tuning.search import (
+from tuning.searchers import (
     CMAESSearcher,
     GPSearcher,
     GridSearcher,
@@ -12,7 +12,7 @@ from tuning.search import (
     SobolSearcher,
     TPESearcher,
 )
-from tuning.search_space import SearchSpace
+from tuning.spaces.search_space import SearchSpace
 
 SPACE = SearchSpace({"x": Uniform(0.0, 1.0), "y": Categorical((1, 2, 3))})
 GOAL = Objective("val_loss", "minimize")

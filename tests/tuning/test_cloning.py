@@ -7,8 +7,8 @@ from model.checkpoint import read_checkpoint
 from model.config import Config
 from model.errors import StorageError
 from model.training import Trainer
-from tuning.cloning import adopt
-from tuning.trial_files import TrialFiles
+from tuning.trials.cloning import adopt
+from tuning.trials.trial_files import TrialFiles
 
 FIELDS = {
     "min_count": 1,

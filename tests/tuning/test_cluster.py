@@ -6,7 +6,7 @@ from tuning.cluster import _importable
 
 
 def can_import(cwd):
-    code = "import tuning.trial_files, model.config"
+    code = "import tuning.trials.trial_files, model.config"
     done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, check=False)
     return done.returncode == 0
 

@@ -20,10 +20,10 @@ from tuning.environment import differences, git_commit, machine, versions
 from tuning.experiment import FORMAT, MANIFEST, Experiment, list_experiments
 from tuning.journal import Journal
 from tuning.scheduling import make_scheduler
-from tuning.search import Outcome, PastTrial, make_searcher
-from tuning.starting_points import StartingPoints
+from tuning.searchers import Outcome, PastTrial, make_searcher
+from tuning.starting.starting_points import StartingPoints
 from tuning.status import Status, status
-from tuning.sweep_file import parse_sweep
+from tuning.sweeps.sweep_file import parse_sweep
 
 FORK = multiprocessing.get_context("fork")
 SWEEP = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import RULES
-from tuning.expressions import Expression, ExpressionError
+from tuning.spaces.expressions import Expression, ExpressionError
 
 VALUES = {
     "clip": 25,

@@ -18,7 +18,7 @@ from tests.tuning.coordinator_support import (
 from tuning.coordinator import Coordinator, Objective
 from tuning.journal import Journal, compact, read_journal, trials_asked_for
 from tuning.scheduling import Clone, Decision, FifoScheduler, PbtScheduler
-from tuning.search import RandomSearcher
+from tuning.searchers import RandomSearcher
 
 
 def kinds(directory):

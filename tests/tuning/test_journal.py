@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.errors import ExperimentError, StorageError
-from tuning import journal as journal_module
 from tuning.journal import Journal, Row, compact, current_reports, read_journal
+from tuning.journal import segments as journal_module
 
 
 def report(trial, iteration, attempt=1, **metrics):

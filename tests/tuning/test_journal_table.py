@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import ExperimentError
-from tuning import journal as journal_module
-from tuning import journal_table
 from tuning.journal import Journal, Row, compact, read_journal
-from tuning.journal_table import METRIC, read_journal_table, table_of_rows
+from tuning.journal import columns as journal_table
+from tuning.journal import segments as journal_module
+from tuning.journal.columns import METRIC, read_journal_table, table_of_rows
 
 PLAIN = (
     *("kind", "seq", "time", "trial", "attempt", "iteration"),

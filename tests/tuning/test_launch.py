@@ -4,7 +4,7 @@ import pytest
 
 from tests.tuning.ray_support import sweep_mapping
 from tuning.launch import _default_name, trial_count
-from tuning.sweep_file import parse_sweep
+from tuning.sweeps.sweep_file import parse_sweep
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from tuning.distributions import (
 )
 from tuning.scheduling import CHANGEABLE, Decision, PbtScheduler, make_scheduler
 from tuning.scheduling.explore import FACTORS, explored, multiplied
-from tuning.search import Outcome
-from tuning.search_space import SearchSpace
-from tuning.sweep_file import parse_sweep
+from tuning.searchers import Outcome
+from tuning.spaces.search_space import SearchSpace
+from tuning.sweeps.sweep_file import parse_sweep
 
 CONTINUE, CLONE = Decision.CONTINUE, Decision.CLONE
 

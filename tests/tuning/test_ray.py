@@ -20,7 +20,7 @@ from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal
 from tuning.launch import is_complete, resume, run
-from tuning.sweep_file import parse_sweep
+from tuning.sweeps.sweep_file import parse_sweep
 
 pytestmark = [
     pytest.mark.ray,

@@ -14,11 +14,11 @@ import torch
 from model.checkpoint import read_checkpoint, snapshot
 from model.errors import StorageError
 from model.training import Trainer
-from tuning import trainable
 from tuning.coordinator import Objective
 from tuning.experiment import MANIFEST
-from tuning.saving import TrialSaver
-from tuning.trial_files import TrialFiles
+from tuning.trials import trainable
+from tuning.trials.saving import TrialSaver
+from tuning.trials.trial_files import TrialFiles
 
 GOAL = Objective("val_loss", "minimize")
 

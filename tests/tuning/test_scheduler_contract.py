@@ -24,8 +24,8 @@ from tuning.scheduling import (
     PbtScheduler,
     parse_scheduler,
 )
-from tuning.search import Outcome
-from tuning.search_space import SearchSpace
+from tuning.searchers import Outcome
+from tuning.spaces.search_space import SearchSpace
 
 CONTINUE, STOP, CLONE = Decision.CONTINUE, Decision.STOP, Decision.CLONE
 

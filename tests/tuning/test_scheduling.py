@@ -29,8 +29,8 @@ from tuning.scheduling import (
     make_scheduler,
     parse_scheduler,
 )
-from tuning.search import Outcome
-from tuning.sweep_file import parse_sweep
+from tuning.searchers import Outcome
+from tuning.sweeps.sweep_file import parse_sweep
 
 CONTINUE, STOP = Decision.CONTINUE, Decision.STOP
 

@@ -14,10 +14,7 @@ from scipy.stats import qmc
 
 from model.errors import ConfigurationError
 from tuning.distributions import Categorical, Constant, IntUniform, LogUniform, Ordinal, Uniform
-from tuning.expressions import Expression
-from tuning.optuna_space import OptunaSpace
-from tuning.points import Points
-from tuning.search import (
+from tuning.searchers import (
     SEARCHERS,
     CMAESSearcher,
     GPSearcher,
@@ -30,8 +27,11 @@ from tuning.search import (
     derived_seed,
     make_searcher,
 )
-from tuning.search_space import SearchSpace
-from tuning.sweep_file import parse_sweep
+from tuning.searchers.optuna_space import OptunaSpace
+from tuning.spaces.expressions import Expression
+from tuning.spaces.points import Points
+from tuning.spaces.search_space import SearchSpace
+from tuning.sweeps.sweep_file import parse_sweep
 
 DISCRETE = SearchSpace(
     {

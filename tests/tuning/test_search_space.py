@@ -26,8 +26,8 @@ from tuning.distributions import (
     Uniform,
     WeightedCategorical,
 )
-from tuning.expressions import Expression
-from tuning.search_space import SearchSpace
+from tuning.spaces.expressions import Expression
+from tuning.spaces.search_space import SearchSpace
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SPACE = SearchSpace(
@@ -334,8 +334,8 @@ def test_the_grid_is_every_allowed_point_once(space, seed):
 
 def test_loads_without_heavy_packages():
     code = (
-        "import sys, json, tuning.search_space, tuning.sweep_file, tuning.search, "
-        f"tuning.scheduling; tuning.sweep_file.load_sweep({str(DEMO)!r}); "
+        "import sys, json, tuning.spaces.search_space, tuning.sweeps.sweep_file, tuning.searchers, "
+        f"tuning.scheduling; tuning.sweeps.sweep_file.load_sweep({str(DEMO)!r}); "
         "print(json.dumps(sorted(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

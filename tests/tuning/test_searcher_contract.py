@@ -26,8 +26,7 @@ from tuning.distributions import (
     Uniform,
     parse_distribution,
 )
-from tuning.expressions import Expression
-from tuning.search import (
+from tuning.searchers import (
     SEARCHERS,
     STATES,
     CMAESSearcher,
@@ -39,7 +38,8 @@ from tuning.search import (
     SobolSearcher,
     TPESearcher,
 )
-from tuning.search_space import SearchSpace
+from tuning.spaces.expressions import Expression
+from tuning.spaces.search_space import SearchSpace
 
 DISCRETE = SearchSpace(
     {
@@ -405,7 +405,7 @@ class TestEverySearcherButGrid:
 
     @pytest.mark.parametrize("rule", ["learning_rate < 0.0001001", "learning_rate < 0.00001"])
     def test_constraints_that_leave_next_to_nothing(self, fresh, rule, monkeypatch):
-        monkeypatch.setattr("tuning.points.MOST_DRAWS", 5_000)
+        monkeypatch.setattr("tuning.spaces.points.MOST_DRAWS", 5_000)
         space = SearchSpace(MIXED.parameters, constraints=(Expression.parse(rule),))
         if rule.endswith("0.0001001"):  # 1 in 4,600
             assert fresh(space).ask()["learning_rate"] < 0.0001001

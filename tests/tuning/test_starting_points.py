@@ -14,11 +14,11 @@ from tuning.experiment import MANIFEST, Experiment
 from tuning.journal import Journal
 from tuning.repetition import plan_repetition
 from tuning.scheduling import FifoScheduler
-from tuning.search import Outcome, RandomSearcher, make_searcher
-from tuning.starting_points import StartingPoints
-from tuning.sweep_file import parse_sweep
-from tuning.try_first import points_to_try
-from tuning.warm_start import past_trials_of
+from tuning.searchers import Outcome, RandomSearcher, make_searcher
+from tuning.starting.starting_points import StartingPoints
+from tuning.starting.try_first import points_to_try
+from tuning.starting.warm_start import past_trials_of
+from tuning.sweeps.sweep_file import parse_sweep
 
 SWEEP = {
     "method": "bayes",

@@ -15,17 +15,18 @@ import optuna
 import pytest
 
 from tests.tuning.ray_support import ROOT
-from tuning import study as study_module
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, read_journal
 from tuning.objective import Objective
 from tuning.scheduling import AshaScheduler, Decision
-from tuning.search import RandomSearcher
+from tuning.searchers import RandomSearcher
 from tuning.study import STUDY, StudyListener, bring_up_to_date
-from tuning.study_file import StudyFile
-from tuning.study_trial import StudyTrials, trials_of
-from tuning.sweep_file import parse_sweep
+from tuning.study import __main__ as command
+from tuning.study import listener as study_module
+from tuning.study.file import StudyFile
+from tuning.study.trials import StudyTrials, trials_of
+from tuning.sweeps.sweep_file import parse_sweep
 
 State = optuna.trial.TrialState
 SWEEP = {
@@ -390,7 +391,7 @@ class TestFailure:
         segment = next(experiment.journal.glob("*.jsonl"))
         segment.write_text(segment.read_text().replace('"kind"', '"kin', 1))
         arguments = ["small", "--storage", str(experiment.path.parent)]
-        assert study_module.run_main(study_module.main, arguments) == 2
+        assert command.run_main(command.main, arguments) == 2
         assert "000001.jsonl:2: damaged row" in capsys.readouterr().err
 
 
@@ -584,7 +585,7 @@ def test_optuna_dashboard_shows_a_search_live(experiment, dashboard):
 
 def test_the_command_prints_the_file_of_the_newest_experiment(experiment, capsys):
     drive(coordinator_of(experiment), {})
-    assert study_module.main(["--storage", str(experiment.path.parent)]) == 0
+    assert command.main(["--storage", str(experiment.path.parent)]) == 0
     assert capsys.readouterr() == (f"{experiment.path / STUDY}\n", "")
     assert len(read(experiment).trials) == 20
 
@@ -592,6 +593,6 @@ def test_the_command_prints_the_file_of_the_newest_experiment(experiment, capsys
 def test_the_command_leaves_a_running_search_alone(experiment, capsys):
     drive(coordinator_of(experiment), {})
     with experiment.lock():
-        assert study_module.main(["small", "--storage", str(experiment.path.parent)]) == 0
+        assert command.main(["small", "--storage", str(experiment.path.parent)]) == 0
     assert capsys.readouterr() == (f"{experiment.path / STUDY}\n", "")
     assert not (experiment.path / STUDY).exists()

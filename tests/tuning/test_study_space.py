@@ -23,9 +23,9 @@ from tuning.distributions import (
     Uniform,
     WeightedCategorical,
 )
-from tuning.expressions import Expression
-from tuning.search_space import SearchSpace
-from tuning.study_space import containing, described, study_distributions, study_params
+from tuning.spaces.expressions import Expression
+from tuning.spaces.search_space import SearchSpace
+from tuning.study.space import containing, described, study_distributions, study_params
 
 
 def quantised(kind, **mapping):

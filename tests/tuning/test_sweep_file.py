@@ -25,10 +25,10 @@ from tuning.distributions import (
     Uniform,
     WeightedCategorical,
 )
-from tuning.expressions import Expression
 from tuning.scheduling import HyperbandSettings, MedianSettings
-from tuning.sweep_file import load_sweep, parse_sweep
-from tuning.sweep_yaml import read_yaml
+from tuning.spaces.expressions import Expression
+from tuning.sweeps.sweep_file import load_sweep, parse_sweep
+from tuning.sweeps.yaml_file import read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

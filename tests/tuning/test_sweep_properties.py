@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.config import DATA_FIELDS, DEFAULTS, RULES, Config
 from model.errors import ConfigurationError
-from tuning.sweep_file import METRICS, load_sweep, parse_sweep
+from tuning.sweeps.sweep_file import METRICS, load_sweep, parse_sweep
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 NOT_SEARCHED = DATA_FIELDS | {"val_examples"}

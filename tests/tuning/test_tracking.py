@@ -29,14 +29,14 @@ from tests.tuning.ray_support import (
     write_corpus,
 )
 from tests.tuning.wandb_server import KEY, WandbServer
-from tuning import tracking
 from tuning.__main__ import main
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, read_journal
-from tuning.sweep_file import parse_sweep
+from tuning.sweeps.sweep_file import parse_sweep
 from tuning.tracking import Patience, WandbTracker, choose_mode, has_key
-from tuning.wandb_log import read_segment, read_segments
-from tuning.wandb_send import send
+from tuning.tracking import tracker as tracking
+from tuning.tracking.wandb_log import read_segment, read_segments
+from tuning.tracking.wandb_send import send
 
 CONFIG = {"clip": 50, "learning_rate": 0.001}
 

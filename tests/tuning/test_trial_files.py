@@ -1,7 +1,7 @@
 import pytest
 
 from model.training import Trainer
-from tuning.trial_files import TrialFiles, best_file
+from tuning.trials.trial_files import TrialFiles, best_file
 
 
 @pytest.fixture

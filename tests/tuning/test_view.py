@@ -7,8 +7,8 @@ from tuning.coordinator import Coordinator, Objective
 from tuning.distributions import Uniform
 from tuning.journal import Journal
 from tuning.scheduling import FifoScheduler
-from tuning.search import RandomSearcher
-from tuning.search_space import SearchSpace
+from tuning.searchers import RandomSearcher
+from tuning.spaces.search_space import SearchSpace
 from tuning.view import LiveView, duration, short
 
 

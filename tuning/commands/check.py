@@ -8,7 +8,7 @@ import random
 from model.cli import positive
 from model.config import parse_assignments
 from tuning.commands.common import Subcommands, add_choices, add_set
-from tuning.sweep_file import Sweep, load_sweep
+from tuning.sweeps.sweep_file import Sweep, load_sweep
 
 
 def register(commands: Subcommands) -> None:
@@ -32,7 +32,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from tuning.choices import with_choices
     from tuning.launch import trial_count
     from tuning.scheduling import make_scheduler
-    from tuning.search import make_searcher
+    from tuning.searchers import make_searcher
 
     sweep = load_sweep(arguments.file).with_overrides(parse_assignments(arguments.assignments))
     sweep = with_choices(sweep, arguments.searcher, arguments.scheduler)

@@ -15,7 +15,7 @@ from tuning.commands.common import (
     report_end,
     resources,
 )
-from tuning.sweep_file import load_sweep
+from tuning.sweeps.sweep_file import load_sweep
 
 
 def register(commands: Subcommands) -> None:

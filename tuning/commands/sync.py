@@ -23,7 +23,7 @@ def register(commands: Subcommands) -> None:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    from tuning.wandb_send import send
+    from tuning.tracking.wandb_send import send
 
     experiment = Experiment.open(arguments.name, arguments.storage)
     problems = send(experiment)

@@ -18,10 +18,10 @@ from tuning.scheduling.base import (
     or_infinity,
 )
 from tuning.scheduling.fifo import stops_nothing
-from tuning.search import Outcome, check_goal, check_state
+from tuning.searchers import Outcome, check_goal, check_state
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 #: Rungs beyond this many reports are not listed; no trial gets there.
 _LAST_RUNG = 10**9

@@ -17,10 +17,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from model.validation import rules_of
-from tuning.search import Outcome
+from tuning.searchers import Outcome
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 #: What is wrong with a key of a block; the key is empty where it is the whole.
 Fault = tuple[str, str]

@@ -14,7 +14,7 @@ from typing import Any
 
 from tuning.distributions import Categorical, Distribution, IntUniform, Scalar
 from tuning.distributions.base import Continuous
-from tuning.search_space import SearchSpace
+from tuning.spaces.search_space import SearchSpace
 
 #: Numbers are multiplied by one of them.
 FACTORS = (0.8, 1.2)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuning.scheduling.base import Decision, Scheduler, SchedulerSettings
-from tuning.search import Outcome, check_state
+from tuning.searchers import Outcome, check_state
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 
 class FifoScheduler(Scheduler):

@@ -21,10 +21,10 @@ from tuning.scheduling.base import (
     SchedulerSettings,
 )
 from tuning.scheduling.fifo import stops_nothing
-from tuning.search import Outcome, check_goal, check_state
+from tuning.searchers import Outcome, check_goal, check_state
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 
 class HyperbandScheduler(Scheduler):

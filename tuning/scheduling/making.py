@@ -15,7 +15,7 @@ from tuning.scheduling.median import MedianSettings
 from tuning.scheduling.pbt import PbtSettings
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 #: The options of each scheduler, by the name that ``--scheduler`` and the sweep file give it.
 SCHEDULERS: dict[str, type[SchedulerSettings]] = {

@@ -19,10 +19,10 @@ from tuning.scheduling.base import (
     or_infinity,
 )
 from tuning.scheduling.fifo import stops_nothing
-from tuning.search import Outcome, check_goal, check_state
+from tuning.searchers import Outcome, check_goal, check_state
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 
 @dataclass

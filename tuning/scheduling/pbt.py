@@ -21,11 +21,11 @@ from tuning.scheduling.base import (
 )
 from tuning.scheduling.explore import explored
 from tuning.scheduling.fifo import stops_nothing
-from tuning.search import Outcome, check_goal, check_state, derived_seed
-from tuning.search_space import SearchSpace
+from tuning.searchers import Outcome, check_goal, check_state, derived_seed
+from tuning.spaces.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from tuning.sweep_file import Sweep
+    from tuning.sweeps.sweep_file import Sweep
 
 #: Fields that can change in the middle of a run: the trainer reads them anew for every batch, or
 #: takes them when it is built, and no weight or optimizer state has its shape from them. Of the

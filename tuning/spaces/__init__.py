@@ -1,0 +1,1 @@
+"""What is searched: fields with distributions, conditions, constraints; and points."""

@@ -1,0 +1,1 @@
+"""Sweep files: reading Weights & Biases sweep configurations, and our own part of them."""

@@ -1,0 +1,220 @@
+"""The Ray Tune trainable: one trial after another in one reused process.
+
+Ray calls `step` once for each report. The trial's files are written while training goes on, of
+snapshots (see ``tuning.trials.saving``):
+
+- The best weights are taken before their report is returned. A report after which the trial may
+  have ended (its last one, or one at which the scheduler may stop it) is returned only when they
+  are on disk, so that what the journal says of an ended trial is there.
+- A checkpoint is taken when the next step begins, for only then does the trial go on.
+- A restarted trial goes to its newest whole checkpoint and first returns again the report made
+  there: the driver knows it or does not, and either way nothing is lost and nothing counted twice
+  (see ``tuning.coordinator``). What is best so far it reads from the best weights themselves: the
+  journal may know of a better report, whose weights had not been written yet.
+- Where the scheduler may let trials copy each other, a checkpoint is on disk before the report is
+  returned; a trial that was told to copy another begins anew from that one's (`cloning`).
+- What cannot be written is raised at the trial's next report, or before it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from model.checkpoint import snapshot
+from model.config import Config, TrainingConfig
+from model.errors import CheckpointError, StorageError
+from model.prepared_data import PreparedData
+from model.training import Report, Trainer
+from tuning.coordinator import Objective
+from tuning.experiment import MANIFEST
+from tuning.trials.cloning import adopt
+from tuning.trials.saving import TrialSaver
+from tuning.trials.trial_files import TrialFiles
+
+
+class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
+    """Trains the configuration of an `Assignment` (its fields, as a mapping)."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        data: np.ndarray | None = None,
+        experiment: str = "",
+        objective: Objective | None = None,
+        stops_at: frozenset[int] | None = None,
+        *,
+        clones: bool = False,
+    ) -> None:
+        """Called once for each process; `reset_config` takes the trials after the first.
+
+        Args:
+            config: The assignment, as a mapping.
+            data: The bytes of the prepared data set, read in place from the object store.
+            experiment: The experiment's directory.
+            objective: What the best weights are chosen by.
+            stops_at: As in `Scheduler`.
+            clones: Whether at these reports trials may be told to copy each other.
+        """
+        assert data is not None and objective is not None
+        self.objective = objective
+        self.stops_at, self.clones = stops_at, clones
+        self.data = PreparedData.from_buffer(data, "object store")
+        self.experiment = Path(experiment)
+        self.saver: TrialSaver | None = None
+        self.failure: Exception | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial. Nothing here can fail: work begins in `step`, which may."""
+        self._settle()
+        self.assignment = new_config
+        self.trainer: Trainer | None = None
+        return True
+
+    def _settle(self) -> None:
+        """Waits for what is being written; what goes wrong is kept for the next `step`."""
+        try:
+            if self.saver is not None:
+                self.saver.wait()
+        except Exception as error:
+            self.failure = self.failure or error
+
+    def step(self) -> dict[str, Any]:
+        """Trains up to the next report."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        try:
+            return self._step()
+        except Exception:
+            self._settle()  # the trial may be given up: its best weights must be there
+            self.failure = None
+            raise
+
+    def _step(self) -> dict[str, Any]:
+        first = self.trainer is None
+        started = time.perf_counter()
+        restored = self._begin() if first else None
+        built = time.perf_counter()
+        assert self.trainer is not None and self.saver is not None
+        if self.checkpoint_due:
+            self.saver.save_checkpoint(snapshot(self.trainer.state()))
+        training = time.perf_counter()
+        report = restored or self.trainer.train_interval()
+        saving = time.perf_counter()
+        self._save(report, restored=restored is not None)
+        ended = time.perf_counter()
+        seconds = {"build_seconds": built - started} if first else {}
+        seconds["save_seconds"] = training - built + ended - saving
+        seconds["write_seconds"] = self._written_seconds()
+        seconds["step_seconds"] = ended - started
+        report = replace(report, metrics={**report.metrics, **seconds})
+        worker = f"{self.get_current_ip_pid()[0]}:{os.getpid()}"
+        return {"report": report, "worker": worker, "note": self.note if first else None}
+
+    def _begin(self) -> Report | None:
+        """Builds the trainer; returns the report it was restored to, if it was."""
+        if not (self.experiment / MANIFEST).is_file():
+            raise StorageError(
+                f"{self.experiment}: this worker does not see the experiment; --storage must be a "
+                "directory that every node reaches, under the same path."
+            )
+        config = self._with_device(Config.from_mapping(self.assignment["config"], source="trial"))
+        torch.set_num_threads(config.training.threads or self._cpus())
+        trainer = Trainer(self.data, config)
+        self.files = TrialFiles(self.experiment, self.assignment["trial"])
+        self.saver, self.seconds_written = TrialSaver(self.files), 0.0
+        self.best_value: float | None = None
+        self.checkpoint_due = False
+        self.note: str | None = None
+        report = self._restore(trainer) if self.assignment["attempt"] > 1 else None
+        self.trainer = trainer
+        return report
+
+    def _restore(self, trainer: Trainer) -> Report | None:
+        """Brings a restarted trial to where its files are; returns the report made there."""
+        cloned_at = self.assignment.get("cloned_at")
+        copied = None if cloned_at is None else adopt(self.files, trainer, cloned_at)
+        report, refused = self.files.restore(trainer)
+        try:
+            self.best_value = self.files.best_metrics().get(self.objective.name)
+        except CheckpointError as error:
+            refused.append(str(error))
+        self.note = "; ".join([*refused, *([copied] if copied else [])]) or None
+        if report is None:
+            return None
+        times = ("train_seconds", "eval_seconds")  # not spent by this attempt
+        metrics = {name: v for name, v in report.metrics.items() if name not in times}
+        return replace(report, metrics=metrics)
+
+    def _cpus(self) -> int:
+        return max(1, int(self._granted("CPU")))
+
+    def _granted(self, resource: str) -> float:
+        """How much of a resource Ray holds for the trial; 1 where Ray does not run it."""
+        granted = self.trial_resources
+        return float(granted.required_resources.get(resource, 0)) if granted is not None else 1.0
+
+    def _with_device(self, config: Config) -> Config:
+        """``auto`` is the CPU for a trial that holds no GPU: Ray would let it see every one."""
+        if config.training.device != "auto" or self._granted("GPU") > 0:
+            return config
+        return replace(config, training=replace(config.training, device="cpu"))
+
+    def _save(self, report: Report, *, restored: bool) -> None:
+        """Takes the best weights where these are, and waits where the trial may end here."""
+        assert self.trainer is not None and self.saver is not None
+        training = self.trainer.config.training
+        improved = report.state != "diverged" and self._improves(report)
+        if improved:
+            weights = snapshot(self.trainer.weights())
+            self.saver.save_best(weights, hold=training.checkpoint_when == "end")
+        running = report.state == "running"
+        number = -(-report.iteration // training.report_every)
+        self.checkpoint_due = (
+            running and not restored and _checkpoint_due(training, number, improved=improved)
+        )
+        if not running or self.stops_at is None or number in self.stops_at:
+            if self.clones and running and not restored:
+                self.saver.save_checkpoint(snapshot(self.trainer.state()))
+                self.checkpoint_due = False
+            self.saver.wait(ended=not running)
+        self.saver.check()
+
+    def _improves(self, report: Report) -> bool:
+        value = report.metrics.get(self.objective.name)
+        if not self.objective.better(value, self.best_value):
+            return False
+        self.best_value = value
+        return True
+
+    def _written_seconds(self) -> float:
+        """Time that the saver's thread spent since it was asked last."""
+        assert self.saver is not None
+        before, self.seconds_written = self.seconds_written, self.saver.seconds
+        return self.seconds_written - before
+
+    def cleanup(self) -> None:
+        """Called before the process ends."""
+        self._settle()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Ray asks for none: the trial's own files are its checkpoints."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to do, see `save_checkpoint`."""
+
+
+def _checkpoint_due(config: TrainingConfig, number: int, *, improved: bool) -> bool:
+    """Whether there is to be a checkpoint of a report, which is the trial's n-th."""
+    if config.checkpoint_when == "report":
+        return number % config.checkpoint_every == 0
+    return config.checkpoint_when == "improved" and improved
