@@ -45,11 +45,22 @@ class Frames:
 
     Attributes:
         journal: What happened.
-        objective: What trials are ranked by.
+        objectives: What trials are ranked by: the first decides which report is a trial's best.
     """
 
     journal: JournalTable
-    objective: Objective
+    objectives: Sequence[Objective]
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective."""
+        return self.objectives[0]
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        """Metrics that the table of trials shows: the usual ones and further objectives."""
+        others = (objective.name for objective in self.objectives[1:])
+        return tuple(dict.fromkeys((*others, *SHOWN)))
 
     @cached_property
     def _events(self) -> pd.DataFrame:
@@ -107,8 +118,8 @@ class Frames:
             "iteration": ends["iteration"].reindex(last.index, fill_value=0),
             "attempts": last["attempt"],
             "seconds": self._seconds(),
-            **{shown: best[shown] for shown in SHOWN},
-            **{f"last_{shown}": ends[shown] for shown in SHOWN},
+            **{shown: best[shown] for shown in self._shown},
+            **{f"last_{shown}": ends[shown] for shown in self._shown},
             **{spent: seconds for spent, seconds in self._spent().items() if spent != name},
             "started": _moment(first["time"]),
             "updated": _moment(last["time"]),
@@ -122,7 +133,7 @@ class Frames:
     def _measured(self) -> pd.DataFrame:
         """The reports that stand, with the metrics that the table of trials shows."""
         reports = self._reports[self._reports["stands"]]
-        names = dict.fromkeys((self.objective.name, *SHOWN))
+        names = dict.fromkeys((self.objective.name, *self._shown))
         # A metric `iteration` would say the same as the report.
         return reports.join(self._metrics([n for n in names if n != "iteration"], reports.index))
 

@@ -11,9 +11,10 @@ import pandas as pd
 
 from analysis.completeness import damaged_files, files_of_trials, named, what_is_missing
 from analysis.frames import Frames, configuration_frame
+from analysis.pareto import on_front
 from analysis.selection import choose
 from model.config import DEFAULTS
-from model.errors import ExperimentError
+from model.errors import ConfigurationError, ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row, read_journal
 from tuning.journal.columns import JournalTable, read_journal_table, table_of_rows
@@ -89,6 +90,11 @@ class Results:
         return self.experiment.objective.name
 
     @property
+    def objectives(self) -> list[str]:
+        """All metrics that the search optimises; the first is `objective`."""
+        return [objective.name for objective in self.experiment.objectives]
+
+    @property
     def ascending(self) -> bool:
         """Whether a smaller objective is better."""
         return self.experiment.objective.goal == "minimize"
@@ -119,7 +125,7 @@ class Results:
 
     @cached_property
     def _frames(self) -> Frames:
-        return Frames(self._table, self.experiment.objective)
+        return Frames(self._table, self.experiment.objectives)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -140,7 +146,8 @@ class Results:
         training and evaluating, when it started and when it was last heard of (UTC), every
         configuration field (searched ones first), worker (``host:pid``), node (its host), reason
         of a failure, and the files of the best weights and of the newest checkpoint. What a trial
-        does not have is missing (NA, NaN, NaT or None).
+        does not have is missing (NA, NaN, NaT or None). With several objectives there is
+        ``pareto`` too: whether no other trial is as good by all of them and better by one.
         """
         told = self._frames.trials()
         numbers = told.index.tolist()
@@ -161,6 +168,11 @@ class Results:
             axis=1,
         )
         frame.insert(0, "trial", pd.Series(numbers, index=frame.index, dtype="Int64"))
+        if len(self.objectives) > 1:
+            goals = [objective.goal for objective in self.experiment.objectives]
+            values = frame[self.objectives].to_numpy(dtype=float)
+            place = list(frame.columns).index("state") + 1
+            frame.insert(place, "pareto", on_front(values, goals))
         return frame.reset_index(drop=True)
 
     @property
@@ -174,6 +186,23 @@ class Results:
         """The trials that have a value, the best first."""
         valued = self.trials[self.trials[self.objective].notna()]
         return valued.sort_values(self.objective, ascending=self.ascending, kind="stable")
+
+    def pareto(self) -> pd.DataFrame:
+        """The Pareto front, the best by the first objective first; see `analysis.pareto`.
+
+        With one objective these are the trials with the best value of it.
+        """
+        ranked = self.ranked()
+        if len(self.objectives) > 1:
+            return ranked[ranked["pareto"]]
+        return ranked[ranked[self.objective] == ranked[self.objective].head(1).squeeze()]
+
+    def _front(self) -> list[int]:
+        if len(self.objectives) == 1:
+            problem = f"pareto: the search has one objective, {self.objective}, and so no front."
+            raise ConfigurationError("selection", [problem])
+        front: list[int] = self.pareto()["trial"].tolist()
+        return front
 
     def best(self) -> pd.Series[Any]:
         """The trial with the best value of the objective.
@@ -196,6 +225,7 @@ class Results:
         columns: Sequence[str] | None = None,
         top: int | None = None,
         history: bool = False,
+        pareto: bool = False,
     ) -> pd.DataFrame:
         """Some of the trials, or of the reports.
 
@@ -210,11 +240,15 @@ class Results:
             columns: Columns to keep, in this order.
             top: How many rows to keep, after sorting.
             history: Reports instead of trials.
+            pareto: Only trials on the Pareto front, or reports of these.
 
         Raises:
-            ConfigurationError: naming what there is no such column or state of, with the nearest.
+            ConfigurationError: naming what there is no such column or state of, with the nearest;
+                or where there is one objective, which has no front.
         """
         frame = self.history if history else self.trials
+        if pareto:
+            frame = frame[frame["trial"].isin(self._front())]
         trial_states = self.trials.set_index("trial")["state"]
         if top is not None and sort is None and not history:
             sort, descending = self.objective, not self.ascending

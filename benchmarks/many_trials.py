@@ -116,7 +116,7 @@ def without_ray(searcher: str, trials: int) -> dict[str, Any]:
             make_searcher(sweep, 0, searcher),
             FifoScheduler(),
             Journal(Path(directory) / "journal"),
-            Objective("val_loss", "minimize"),
+            [Objective("val_loss", "minimize")],
             trials=trials,
         )
         started = time.perf_counter()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 from model.cli import positive, run_main, table  # noqa: E402
 from model.config import DEFAULTS  # noqa: E402
 from model.files import atomic_write_json  # noqa: E402
+from model.machine import usable_cores  # noqa: E402
 
 #: What a search over the published space fixes and searches.
 _FIXED = ("hidden_size", "encoder_layers", "decoder_layers", "dropout", "attention", "batch_size")
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     from tuning.journal import compact
 
-    found: dict[str, Any] = {"cores": os.cpu_count(), "machine": platform.machine()}
+    found: dict[str, Any] = {"cores": usable_cores(), "machine": platform.machine()}
     with tempfile.TemporaryDirectory() as storage:
         path = make(Path(storage), arguments.trials, arguments.reports)
         for form in ("segments", "compacted"):

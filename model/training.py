@@ -23,6 +23,7 @@ from model.config import Config
 from model.errors import CheckpointError, ConfigurationError
 from model.evaluation import evaluate
 from model.graphs import RecordedTraining, StepResult
+from model.latency import reply_milliseconds
 from model.loss import Losses, free_running, teacher_forced
 from model.optim import Optimizers
 from model.precision import compute_dtype, keep_freed_memory, set_tf32
@@ -129,6 +130,7 @@ class Trainer:
     Args:
         data: The prepared data set.
         config: Model and training configuration.
+        measure_latency: Report the time of a reply too (``latency_ms``), see `model.latency`.
 
     Attributes:
         model: The model being trained.
@@ -137,8 +139,11 @@ class Trainer:
             0 before the first report.
     """
 
-    def __init__(self, data: PreparedData, config: Config) -> None:
+    def __init__(
+        self, data: PreparedData, config: Config, *, measure_latency: bool = False
+    ) -> None:
         self.config = config
+        self.measure_latency = measure_latency
         self.fingerprint = data.fingerprint
         self.device = resolve_device(config.training.device)
         self.dtype = compute_dtype(config.training.precision, self.device)
@@ -230,8 +235,11 @@ class Trainer:
             "val_token_accuracy": evaluation.token_accuracy,
             "best_val_loss": self.best_val_loss,
             "best_iteration": self.best_iteration,
-            "eval_seconds": time.perf_counter() - started,
+            "parameters": sum(weights.numel() for weights in self.model.parameters()),
         }
+        if self.measure_latency:
+            metrics["latency_ms"] = reply_milliseconds(self.model)
+        metrics["eval_seconds"] = time.perf_counter() - started
         self._last_good = metrics
         done = self.iteration >= self.config.training.iterations
         return Report(self.iteration, metrics, "finished" if done else "running", improved)

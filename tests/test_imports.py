@@ -21,6 +21,7 @@ ALLOWED = {
         "tuning.journal",  # its rows, and the same in columns: the truth that results are read from
         "tuning.trials.trial_files",  # where the best weights of a trial are
         "tuning.sweeps.sweep_file",  # the sweep that a manifest holds
+        "tuning.spaces.grammar",  # conditions on results are written like those of a sweep file
         "tuning.spaces.search_space",  # the searched hyper-parameters and their distributions
         "tuning.distributions",  # where a value lies in what it was drawn from
         "tuning.study.space",  # how a space is told to Optuna, whose importance and figures we use

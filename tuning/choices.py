@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from model.errors import ConfigurationError
 from model.validation import did_you_mean
 from tuning.scheduling import SCHEDULERS
 from tuning.searchers import SEARCHERS
+from tuning.sweeps.extension import EXTENSION
 from tuning.sweeps.sweep_file import Sweep, parse_sweep
+from tuning.sweeps.yaml_file import read_yaml
+
+
+def load_chosen(path: str | Path, searcher: str | None) -> Sweep:
+    """Reads a sweep file, for another searcher than its own, which may not fit what it searches.
+
+    Args:
+        path: The file.
+        searcher: A name of `tuning.searchers.SEARCHERS`, or None for the file's own.
+
+    Raises:
+        ConfigurationError: where the name is unknown, or naming everything wrong with the file.
+    """
+    _check("--searcher", searcher, SEARCHERS)
+    mapping = read_yaml(Path(path))
+    block = mapping.get(EXTENSION) if isinstance(mapping, Mapping) else None
+    if searcher is not None and isinstance(mapping, Mapping) and isinstance(block, Mapping | None):
+        mapping = _extended(mapping, searcher=searcher)
+    return _parsed(mapping, str(path), searcher, None)
 
 
 def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> Sweep:
@@ -24,21 +48,31 @@ def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> S
     _check("--searcher", searcher, SEARCHERS)
     _check("--scheduler", scheduler, SCHEDULERS)
     raw = sweep.to_mapping()
-    extension = dict(raw.get("dialogue_tune") or {})
+    chosen: dict[str, Any] = {}
     if searcher is not None:
-        extension["searcher"] = searcher
+        chosen["searcher"] = searcher
     own = sweep.scheduler or sweep.early_terminate
     if scheduler is not None and (own is None or own.kind != scheduler):
-        extension["scheduler"] = {"type": scheduler}
+        chosen["scheduler"] = {"type": scheduler}
         raw.pop("early_terminate", None)
-    if not extension:
+    if not chosen:
         return sweep
+    return _parsed(_extended(raw, **chosen), sweep.source, searcher, scheduler)
+
+
+def _extended(mapping: Mapping[str, Any], **chosen: Any) -> dict[str, Any]:
+    """What a sweep file holds, with choices in our own part of it."""
+    return {**mapping, EXTENSION: {**(mapping.get(EXTENSION) or {}), **chosen}}
+
+
+def _parsed(mapping: Any, source: str, searcher: str | None, scheduler: str | None) -> Sweep:
+    """The sweep; what is wrong with it is told with the options that it was read for."""
     try:
-        return parse_sweep(raw | {"dialogue_tune": extension}, sweep.source)
+        return parse_sweep(mapping, source)
     except ConfigurationError as error:
         options = {"--searcher": searcher, "--scheduler": scheduler}
         said = " ".join(f"{option} {name}" for option, name in options.items() if name)
-        raise ConfigurationError(f"{sweep.source} {said}".strip(), error.problems) from None
+        raise ConfigurationError(f"{source} {said}".strip(), error.problems) from None
 
 
 def _check(option: str, name: str | None, known: dict[str, type]) -> None:

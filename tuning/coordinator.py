@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
 from tuning.journal.row import COMPLETE, TARGET_REACHED
-from tuning.objective import Objective
+from tuning.objective import Objective, all_reached, best_values
 from tuning.scheduling import Decision, Scheduler
 from tuning.searchers import Outcome, Searcher
 from tuning.trial_record import Assignment, Copy, TrialRecord
@@ -45,13 +45,13 @@ class Coordinator:
         searcher: Proposes configurations.
         scheduler: Decides which trials go on.
         journal: Written before anything takes effect.
-        objective: What is optimised.
+        objectives: What is optimised; the first decides which report of a trial is its best.
         trials: How many trials to run, or None for as many as the searcher has.
         max_failures: Failed attempts without progress after which a trial is given up.
 
     Attributes:
         target: How many trials to run, extensions included.
-        target_reached: Whether a trial has a value as good as the objective's target.
+        target_reached: Whether a trial is as good as the objectives' targets.
         keep_weights: Called with (source, trial, iteration) before a trial takes over another's
             weights: it is to keep the source's newest checkpoint for the trial.
     """
@@ -61,7 +61,7 @@ class Coordinator:
         searcher: Searcher,
         scheduler: Scheduler,
         journal: Journal,
-        objective: Objective,
+        objectives: Sequence[Objective],
         *,
         trials: int | None,
         max_failures: int = 3,
@@ -69,7 +69,7 @@ class Coordinator:
         self.searcher = searcher
         self.scheduler = scheduler
         self.journal = journal
-        self.objective = objective
+        self.objectives = tuple(objectives)
         self.target = trials
         self.max_failures = max_failures
         self.trials: dict[int, TrialRecord] = {}
@@ -174,7 +174,7 @@ class Coordinator:
             iteration=iteration,
             metrics=metrics,
             worker=worker,
-            values=[self._best(record, metrics)],
+            values=best_values(self.objectives, metrics, record.values),
             state=state,
             reason=note,
         )
@@ -186,14 +186,10 @@ class Coordinator:
         assert row.decision is not None
         return Decision(row.decision)
 
-    def _best(self, record: TrialRecord, metrics: dict[str, Any]) -> float | None:
-        value = metrics.get(self.objective.name)
-        return value if self.objective.better(value, record.value) else record.value
-
     def _decided(self, row: Row) -> Row:
         """A new report with the scheduler's decision, or the end where the target is reached."""
         decision = self._decide(row)
-        if decision is not Decision.STOP and self._good_enough(row.values[0]):
+        if decision is not Decision.STOP and self._good_enough(row.values):
             row = replace(row, reason=row.reason or TARGET_REACHED)
             decision = Decision.STOP
         if decision is Decision.CLONE:
@@ -224,8 +220,8 @@ class Coordinator:
         """Number from 1 of the report being made; rungs are counted in reports."""
         return len(self.trials[trial].decisions) + 1
 
-    def _good_enough(self, value: float | None) -> bool:
-        return self.target_reached or self.objective.reached(value)
+    def _good_enough(self, values: Sequence[float | None]) -> bool:
+        return self.target_reached or all_reached(self.objectives, values)
 
     def _copy_of(self, trial: int) -> Copy:
         """What the scheduler's decision to clone, just made, asks for."""
@@ -240,8 +236,8 @@ class Coordinator:
         record.decisions[row.iteration] = row.decision
         record.failures = 0
         record.iteration = max(record.iteration, row.iteration)
-        record.value = row.values[0]
-        self.target_reached = self._good_enough(record.value)
+        record.values = row.values
+        self.target_reached = self._good_enough(record.values)
         if record.value is not None:
             self.searcher.report(row.trial, row.iteration, record.value)
         assert row.state is not None
@@ -291,7 +287,12 @@ class Coordinator:
     def _end(self, trial: int, state: str) -> None:
         record = self.trials[trial]
         record.state = state
-        outcome = Outcome(state=state, value=record.value, iteration=record.iteration)
+        outcome = Outcome(
+            state=state,
+            value=record.value,
+            iteration=record.iteration,
+            others=tuple(record.values[1:]),
+        )
         self.searcher.tell(trial, outcome)
         self.scheduler.tell(trial, outcome)
 
@@ -312,8 +313,13 @@ class Coordinator:
         return self._exhausted
 
     @property
+    def objective(self) -> Objective:
+        """The first objective, which trials are ranked by."""
+        return self.objectives[0]
+
+    @property
     def best(self) -> tuple[int, float] | None:
-        """The trial with the best value so far, running ones included, and that value."""
+        """The trial with the best value of the first objective so far, running ones included."""
         chosen: tuple[int, float] | None = None
         for trial, record in self.trials.items():
             value = record.value
@@ -413,7 +419,7 @@ class Coordinator:
             attempt=record.attempt,
             iteration=record.iteration,
             config=record.config,
-            values=[record.value],
+            values=list(record.values) or [None] * len(self.objectives),
             state="running",
         )
 

@@ -58,7 +58,7 @@ class Driver:
             searcher,
             make_scheduler(self.sweep, manifest["seed"]),
             Journal(self.experiment.journal, next_seq=past[-1].seq + 1 if past else 0),
-            self.experiment.objective,
+            self.experiment.objectives,
             trials=manifest["trials"],
             max_failures=manifest["settings"]["max_failures"],
         )
@@ -182,14 +182,15 @@ class Driver:
 
         from tuning.trials.trainable import DialogueTrainable
 
-        scheduler, objective = self.coordinator.scheduler, self.experiment.objective
+        scheduler, objectives = self.coordinator.scheduler, self.experiment.objectives
+        targets = any(objective.target is not None for objective in objectives)
         trainable = tune.with_parameters(
             DialogueTrainable,
             data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once a node, read in place
             experiment=str(self.experiment.path),
-            objective=objective,
+            objectives=objectives,
             # A search with a target may end any trial at any report.
-            stops_at=scheduler.stops_at if objective.target is None else None,
+            stops_at=None if targets else scheduler.stops_at,
             clones=isinstance(scheduler, PbtScheduler),
         )
         return tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})

@@ -113,7 +113,7 @@ class Experiment:
             "sweep": sweep.to_mapping(),
             "seed": seed,
             "trials": trials,
-            "objectives": [Objective(sweep.metric, sweep.goal, sweep.target).to_mapping()],
+            "objectives": [objective.to_mapping() for objective in sweep.objectives],
             "settings": dict(settings),
             "data": {
                 "fingerprint": data.fingerprint,
@@ -150,7 +150,8 @@ class Experiment:
             manifest = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ExperimentError(f"{file}: cannot be read: {error}") from None
-        check_format(manifest.get("format") if isinstance(manifest, dict) else None, file)
+        number = manifest.get("format") if isinstance(manifest, dict) else None
+        check_format(number, file, FORMAT)
         return cls(path.resolve(), manifest)
 
     @property
@@ -169,9 +170,14 @@ class Experiment:
         return self.path / _DATA
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is optimised."""
+        return tuple(Objective(**objective) for objective in self.manifest["objectives"])
+
+    @property
     def objective(self) -> Objective:
-        """The first objective, which everything is chosen by."""
-        return Objective(**self.manifest["objectives"][0])
+        """The first objective, which trials are ranked by."""
+        return self.objectives[0]
 
     def sweep(self) -> Sweep:
         """What is searched, as the manifest has it."""

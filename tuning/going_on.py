@@ -142,9 +142,9 @@ def retry(
 def _check_open(coordinator: Coordinator) -> None:
     """Refuses to run more where the search has found what it was to find."""
     if coordinator.target_reached:
-        objective = coordinator.objective
+        targets = [f"{o.name} {o.target:g}" for o in coordinator.objectives if o.target is not None]
         raise ExperimentError(
-            f"the search reached its target, {objective.name} {objective.target:g}; it has ended."
+            f"the search reached its target, {' and '.join(targets)}; it has ended."
         )
 
 

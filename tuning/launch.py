@@ -16,7 +16,7 @@ from typing import Any
 
 from model.data_source import open_or_prepare
 from model.prepared_data import PreparedData
-from tuning.choices import with_choices
+from tuning.choices import load_chosen, with_choices
 from tuning.cluster import Resources, connected, fitting
 from tuning.driving import Driver
 from tuning.experiment import Experiment
@@ -27,7 +27,7 @@ from tuning.searchers import make_searcher
 from tuning.starting.starting_points import StartingPoints
 from tuning.starting.try_first import points_to_try
 from tuning.starting.warm_start import past_trials_of
-from tuning.sweeps.sweep_file import Sweep, load_sweep
+from tuning.sweeps.sweep_file import Sweep
 from tuning.tracking import choose_mode
 
 __all__ = ["DEFAULT_TRIALS", "extend", "is_complete", "repeat", "resume", "retry", "run"]
@@ -86,7 +86,7 @@ def run(
     """
     started = time.monotonic()
     if not isinstance(sweep, Sweep):
-        sweep = load_sweep(sweep)
+        sweep = load_chosen(sweep, searcher)
     sweep = with_choices(sweep.with_overrides(overrides or {}), searcher, scheduler)
     chosen = make_searcher(sweep, seed)
     make_scheduler(sweep, seed)
@@ -216,10 +216,10 @@ def _free_name(name: str, storage: Path) -> str:
 
 
 def trial_count(sweep: Sweep, trials: int | None) -> int:
-    """How many trials to run; a grid has no more than its points."""
+    """How many trials to run; a grid has no more than its points, where they can be counted."""
     asked = trials if trials is not None else sweep.run_cap
     if (sweep.searcher or sweep.method) != "grid":
         return DEFAULT_TRIALS if asked is None else asked
-    points = sweep.space.size()
+    points = sweep.space.size() if sweep.space.count is None else sweep.space.count
     assert points is not None, "a grid is finite"
     return points if asked is None else min(points, asked)

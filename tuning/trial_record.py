@@ -48,7 +48,8 @@ class TrialRecord:
         attempt: The current or last attempt.
         failures: Attempts that failed since the last new iteration; interruptions do not count.
         iteration: Highest iteration reported.
-        value: Best so far of the objective.
+        values: Of each objective at the trial's best report, see `tuning.objective.best_values`;
+            none before the first report.
         state: As in `Row.state`; ``running`` until it ends.
         decisions: Decision at each iteration reported, to be given again to a restarted trial.
         copy: What its next attempt is to take over from another trial, if anything.
@@ -59,8 +60,13 @@ class TrialRecord:
     attempt: int = 1
     failures: int = 0
     iteration: int = 0
-    value: float | None = None
+    values: list[float | None] = field(default_factory=list)
     state: str = "running"
     decisions: dict[int, str] = field(default_factory=dict)
     copy: Copy | None = None
     cloned_at: int | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The first of `values`: the best so far of the first objective."""
+        return self.values[0] if self.values else None

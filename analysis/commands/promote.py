@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from analysis.commands.common import Subcommands, add_experiment, note
+from analysis.completeness import named
 from analysis.promotion.registry import promote
 from analysis.results import Results
 from model.cli import positive, table
@@ -76,6 +77,11 @@ def _promote(arguments: argparse.Namespace) -> int:
         on_note=_note,
     )
     version = describe(directory)
+    if len(results.objectives) > 1 and arguments.trial is None:
+        _note(
+            f"chosen by {results.objective}, the first of {len(results.objectives)} objectives; on "
+            f"the Pareto front: {named(results.pareto()['trial'].tolist())} (see --trial)."
+        )
     _print_running(results, version)
     _print_promoted(version, arguments)
     problem = log_artifact(version, arguments.alias, results.experiment, mode)

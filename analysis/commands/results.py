@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from analysis.commands.common import (
     selection,
     write,
 )
+from analysis.completeness import named
 from analysis.results import Results
 from model.cli import table
 
@@ -36,6 +38,11 @@ def register(commands: Subcommands) -> None:
     results.add_argument("--history", action="store_true", help="the reports instead of the trials")
     results.add_argument(
         "--verify", action="store_true", help="read every file of weights: which are damaged?"
+    )
+    results.add_argument(
+        "--pareto",
+        action="store_true",
+        help="of several objectives, only the trials that no other one beats by all of them",
     )
     add_selection(results)
     add_output(results)
@@ -60,7 +67,7 @@ def _results(arguments: argparse.Namespace) -> int:
     files = [(arguments.csv, "csv"), (arguments.parquet, "parquet")]
     files = [(file, kind) for file, kind in files if file]
     if files:
-        frame = results.select(**selection(arguments), history=arguments.history)
+        frame = results.select(**_asked(arguments), history=arguments.history)
         for file, kind in files:
             write(file, frame, kind)
     if arguments.out or not files:
@@ -71,7 +78,7 @@ def _results(arguments: argparse.Namespace) -> int:
 def _show(results: Results, arguments: argparse.Namespace, name: str) -> None:
     for_people = name in ("table", "markdown") and not arguments.history
     if not for_people:
-        give(results.select(**selection(arguments), history=arguments.history), arguments)
+        give(results.select(**_asked(arguments), history=arguments.history), arguments)
     elif results.trials.empty:
         print(f"{results.experiment.name}: no trials yet.")
     else:
@@ -80,17 +87,26 @@ def _show(results: Results, arguments: argparse.Namespace, name: str) -> None:
             print("\n" + "\n".join(_summary(results)))
 
 
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    return selection(arguments) | {"pareto": arguments.pareto}
+
+
 def _short(results: Results, arguments: argparse.Namespace) -> pd.DataFrame:
     """The columns that matter most, the best trial first, where nothing else was asked for."""
-    asked = selection(arguments)
+    asked = _asked(arguments)
     if asked["sort"] is None and not asked["descending"]:
         asked |= {"sort": results.objective, "descending": not results.ascending}
     if asked["columns"] is None:
         asked["columns"] = [
-            *("trial", "state", results.objective, "best_iteration", "iteration", "seconds"),
+            *("trial", "state", *_objectives(results), "best_iteration", "iteration", "seconds"),
             *(*results.searched, "attempts"),
         ]
     return results.select(**asked)
+
+
+def _objectives(results: Results) -> list[str]:
+    """Columns of what was optimised, and who is on the Pareto front."""
+    return results.objectives + (["pareto"] if len(results.objectives) > 1 else [])
 
 
 def _summary(results: Results) -> list[str]:
@@ -99,6 +115,11 @@ def _summary(results: Results) -> list[str]:
     states = ", ".join(f"{n} {words.get(s, s)}" for s, n in Counter(trials["state"]).items())
     lines = [f"{len(trials)} trials: {states}"]
     ranked = results.ranked()
+    if len(results.objectives) > 1:
+        front = results.pareto()["trial"].tolist()
+        lines.append(
+            f"Pareto front of {' and '.join(results.objectives)}: {named(front) or 'none'}"
+        )
     if not ranked.empty and results.objective == "val_loss":
         lines.append(_against_unigram(results, float(ranked.iloc[0]["val_loss"])))
     return lines

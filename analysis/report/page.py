@@ -20,6 +20,7 @@ from analysis.overhead import PARTS, overhead, total
 from analysis.promotion.verdict import SoFar
 from analysis.report import importance_figures, parameter_figures, run_figures, summary, tables
 from analysis.report.figures import Figure, view
+from analysis.report.pareto_figures import pareto_figures
 from analysis.report.themes import STATE_WORDS, themes
 from analysis.report.timeline import timeline
 from analysis.report.wording import duration, loss, number, without_directories
@@ -160,6 +161,8 @@ class _Contents:
             "meaning": summary.meaning(results),
             "sureness": summary.sureness(results, confirmed),
             "confirmed": tables.confirmed_rows(confirmed),
+            "pareto": pareto_figures(results),
+            "front": summary.front(results),
             "best": None if best is None else tables.configuration_of(results, best),
         }
 
@@ -267,7 +270,7 @@ class _Contents:
         sweep = self.results.experiment.sweep()
         self.contents |= {
             "command": tables.command_of(manifest["command"]),
-            "environment": tables.environment_of(manifest),
+            "environment": tables.environment_of(manifest, self.results.rows),
             "space": tables.space_of(sweep),
             "method": sweep.method,
             "sweep": json.dumps(tables.shortened(manifest["sweep"]), indent=2, ensure_ascii=False),

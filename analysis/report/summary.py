@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.completeness import named
 from analysis.promotion.verdict import Confirmed, SoFar
 from analysis.report.themes import STATE_WORDS
 from analysis.report.wording import listing, loss, number, plural
 from analysis.results import Results
 from tuning.journal import trials_asked_for
+from tuning.searchers import STATES
 
 #: The runs whose last reports the noise is read from, the reports of each, and the fewest.
 _RUNS, _LAST, _FEWEST = 10, 6, 4
@@ -24,7 +26,6 @@ _EDGE = 0.05
 _APART = 2.0
 #: From so many trials on, the best value flatters noticeably.
 _MANY = 5
-_ENDED = ("finished", "stopped", "diverged", "failed")
 
 
 def state_of(results: Results) -> str:
@@ -46,7 +47,7 @@ def standing(results: Results) -> str:
     trials = results.trials
     states = Counter(trials["state"])
     target = trials_asked_for(results.experiment.manifest["trials"], results.rows)
-    ended = sum(states[state] for state in _ENDED)
+    ended = sum(states[state] for state in STATES)
     counts = listing([f"{n} {STATE_WORDS.get(state, state)}" for state, n in states.most_common()])
     of = f" of {target}" if target is not None and target != ended else ""
     have = "has" if ended == 1 and not of else "have"
@@ -74,6 +75,21 @@ def headline(results: Results) -> str:
     return (
         f"Trial {best['trial']} {of}: {results.objective} {loss(best[results.objective])} "
         f"at iteration {best['best_iteration']}."
+    )
+
+
+def front(results: Results) -> str:
+    """Who is on the Pareto front, in words; nothing where there is one objective."""
+    if len(results.objectives) < 2:
+        return ""
+    trials = results.pareto()["trial"].tolist()
+    if not trials:
+        return f"No trial has a value of {listing(results.objectives)} yet."
+    return (
+        f"The trial named above is the best by {results.objective} alone. By "
+        f"{listing(results.objectives)} together there is no single best one: on the Pareto front "
+        f"{'is' if len(trials) == 1 else 'are'} {named(trials)}. To promote another of them, name "
+        "it with `--trial`."
     )
 
 
@@ -264,12 +280,14 @@ def _at_the_edge(results: Results) -> Iterator[str]:
         low, high = getattr(distribution, "low", None), getattr(distribution, "high", None)
         if low is None or high is None or pd.isna(best[name]):  # its configuration may be lost
             continue
-        place = _place(float(best[name]), low, high, log="log" in distribution.name)
+        value = float(best[name])
+        if not low <= value <= high:  # the default of a field that was not searched there
+            continue
+        log = getattr(distribution, "log", False) and low > 0  # steps may begin at 0
+        place = _place(value, low, high, log=log)
         if not _EDGE < place < 1 - _EDGE:
             end = low if place < 0.5 else high
-            ends.append(
-                f"{name} {number(float(best[name]))} is at the end of its range ({number(end)})"
-            )
+            ends.append(f"{name} {number(value)} is at the end of its range ({number(end)})")
     if ends:
         yield f"Its {listing(ends)}: there may be better beyond."
 

@@ -17,6 +17,7 @@ from analysis.report.importance_figures import TITLES
 from analysis.report.themes import STATE_WORDS
 from analysis.report.wording import duration, listing, loss, number, plural, without_directories
 from analysis.results import Results
+from tuning.journal import Row, trials_asked_for
 
 if TYPE_CHECKING:
     from tuning.sweeps.sweep_file import Sweep
@@ -168,14 +169,19 @@ def _settings(settings: dict[str, Any]) -> Iterator[str]:
             yield f"{name} {number(value)}"
 
 
-def environment_of(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a repetition needs to be the same, by name; what is not known is left out."""
+def environment_of(manifest: dict[str, Any], rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """What a repetition needs to be the same, by name; what is not known is left out.
+
+    Args:
+        manifest: The experiment's.
+        rows: Its journal, where trials may have been added.
+    """
     data = manifest["data"]
     counts = ", ".join(f"{name} {n}" for name, n in data["counts"].items() if n)
     known = {
         "sweep file": without_directories(str(manifest["sweep_file"])),
         "seed": manifest["seed"],
-        "trials asked for": manifest["trials"],
+        "trials asked for": trials_asked_for(manifest["trials"], rows),
         "begun": str(manifest["created"]).replace("T", " "),
         "commit": manifest["commit"],
         "versions": ", ".join(

@@ -74,7 +74,7 @@ def drive(
         make_searcher(sweep, experiment.manifest["seed"]),
         make_scheduler(sweep),
         Journal(experiment.journal),
-        experiment.objective,
+        experiment.objectives,
         trials=experiment.manifest["trials"],
         max_failures=experiment.manifest["settings"]["max_failures"],
     )

@@ -76,7 +76,7 @@ events = st.one_of(
 @given(rows=st.lists(events, max_size=30), objective=st.sampled_from([MINIMIZE, MAXIMIZE]))
 def test_trials_and_history_are_those_of_a_plain_loop(rows, objective):
     rows = numbered(rows)
-    frames = Frames(table_of_rows(rows), objective)
+    frames = Frames(table_of_rows(rows), [objective])
     trials, history = frames.trials(), frames.history()
     current = current_reports(rows)
     expected = sorted(current, key=lambda row: (row.trial, row.iteration))

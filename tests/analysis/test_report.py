@@ -20,9 +20,9 @@ from analysis.report.timeline import attempts, timeline
 from analysis.report.wording import duration, listing, loss, number, plural, without_directories
 from model.cli import run_main
 from model.config import Config, DataConfig
-from tests.analysis.conftest import proposed, reported
+from tests.analysis.conftest import make_experiment, proposed, reported
 from tests.analysis.synthetic import SWEEP, search
-from tuning.journal import compact
+from tuning.journal import Journal, Row, compact
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,33 @@ def test_a_best_that_lies_at_the_end_of_its_range_or_of_its_run(by_hand):
     assert "clip 8.9 is at the end of its range (9): there may be better beyond." in said
     assert "Its best was at iteration 20 of 50; by the end it had gone to 4.0000." in said
     assert "No other trial has a result to compare it with." in said
+
+
+def test_a_range_in_steps_may_begin_at_0_and_a_field_that_is_not_searched_lies_outside(
+    tmp_path, tiny_data
+):
+    sweep = {
+        "method": "random",
+        "parameters": {
+            "clip": {"distribution": "q_log_uniform_values", "min": 0.2, "max": 9.0, "q": 1},
+            "dropout": {"distribution": "log_uniform_values", "min": 0.01, "max": 0.5},
+            "corpus": {"value": "tiny"},
+        },
+    }
+    experiment = make_experiment(tmp_path, tiny_data, sweep)
+    journal = Journal(experiment.journal)
+    first = proposed(0, clip=0)
+    config = {**first.config, "dropout": 0.0}  # a default that the range does not have
+    for row in (first, reported(0, 10, "finished", val_loss=3.0)):
+        journal.append(dataclasses.replace(row, config=config))
+    journal.close()
+    said = " ".join(sureness(Results.open(experiment.path), SoFar()))
+    assert "Its clip 0 is at the end of its range (0): there may be better beyond." in said
+
+
+def test_trials_asked_for_are_those_of_extensions_too(by_hand):
+    rows = [proposed(0), Row(kind="extended", metrics={"trials": 4})]
+    assert "trials asked for 13" in seen(Results.open(by_hand(rows).path))
 
 
 def test_the_headline_counts_what_has_a_result(by_hand):

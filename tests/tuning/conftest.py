@@ -55,7 +55,7 @@ def search(ray, corpus, tmp_path):
     from tuning.sweeps.sweep_file import parse_sweep
 
     def start(name="search", wandb="disabled", parameters=None, **options):
-        keys = ("method", "metric", "early_terminate", "dialogue_tune")
+        keys = ("method", "metric", "metrics", "early_terminate", "dialogue_tune")
         method = {k: options.pop(k) for k in keys if k in options}
         sweep = parse_sweep(sweep_mapping(corpus, **(parameters or {})) | method)
         return run(sweep, name=name, storage=tmp_path / "runs", wandb=wandb, **options)

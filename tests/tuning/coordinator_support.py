@@ -43,7 +43,7 @@ def coordinator(
         SEARCHERS[searcher](),
         SCHEDULERS[scheduler](),
         Journal(directory, next_seq=len(rows)),
-        goal,
+        [goal],
         trials=trials,
         max_failures=max_failures,
     )

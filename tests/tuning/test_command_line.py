@@ -1,11 +1,17 @@
 """What `tuning check` says, and what the other commands refuse, without Ray."""
 
+from argparse import Namespace
+
 import pytest
 import yaml
 
 from model.cli import run_main
 from tests.tuning.ray_support import sweep_mapping, write_corpus
 from tuning.__main__ import main
+from tuning.commands.common import report_end
+from tuning.experiment import Experiment
+from tuning.journal import Journal, Row
+from tuning.sweeps.sweep_file import parse_sweep
 
 
 @pytest.fixture
@@ -47,6 +53,47 @@ def test_a_small_grid_is_listed_once(check):
         "  learning_rate=0.1",
         "  learning_rate=0.2",
     ]
+
+
+def test_only_the_allowed_points_of_a_grid_are_counted(check):
+    """Three clips of 0.1; of 0.2 the clip is its default, 50."""
+    extension = {"parameters": {"clip": {"when": "learning_rate < 0.2"}}}
+    rates = {"learning_rate": {"values": [0.1, 0.2]}}
+    status, said = check({"method": "grid", "dialogue_tune": extension}, **rates)
+    assert status == 0
+    assert "4 trials, method grid" in said
+    assert "\n4 configurations; a few of them:\n" in said
+    extension = extension | {"constraints": ["clip == 50", "learning_rate < 0.2"]}
+    status, said = check({"method": "grid", "dialogue_tune": extension}, **rates)
+    assert status == 0
+    assert "1 trials, method grid" in said
+    assert "\n1 configuration:\n  learning_rate=0.1, clip=50\n" in said
+
+
+def test_points_that_are_too_many_to_be_tried_are_said_to_be_at_most_so_many(check):
+    fields = {"batch_size": {"min": 1, "max": 400}, "hidden_size": {"min": 1, "max": 400}}
+    extension = {"dialogue_tune": {"constraints": ["batch_size < 300"]}}
+    status, said = check(extension, **fields, learning_rate={"value": 0.1}, clip={"value": 5})
+    assert status == 0
+    assert "\nat most 160000 configurations; a few of them:\n" in said
+
+
+def test_a_grid_over_a_range_is_no_fault_where_another_searcher_is_chosen(check, tmp_path):
+    status, said = check({"method": "grid"})
+    assert status == 2
+    assert "parameters.learning_rate: a grid cannot enumerate a continuous range" in said
+    status, said = check({"method": "grid"}, "--searcher", "random")
+    assert status == 0
+    assert "25 trials, method grid (random), minimize val_loss" in said
+    status, said = check({"method": "grid", "metod": "a"}, "--searcher", "random")
+    assert status == 2
+    assert "sweep.yaml --searcher random: metod: unknown key" in said
+    for block, fault in (("gp", "must be a mapping with any of"), ({"a": 1}, "a: unknown key")):
+        status, said = check({"dialogue_tune": block}, "--searcher", "random")
+        assert status == 2
+        assert fault in said
+    (tmp_path / "sweep.yaml").write_text("[]")
+    assert run_main(main, ["check", str(tmp_path / "sweep.yaml"), "--searcher", "random"]) == 2
 
 
 def test_nothing_to_search_is_said(check):
@@ -117,3 +164,70 @@ def test_an_extension_needs_a_number(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "--trials" in capsys.readouterr().err
+
+
+@pytest.fixture
+def end(tmp_path, tiny_data, capsys):
+    """What is said at the end of a search whose journal has these rows."""
+
+    def say(*rows, wandb="disabled", storage="runs", address=None):
+        experiment = Experiment.create(
+            tmp_path / "runs",
+            "demo",
+            parse_sweep({"method": "random", "parameters": {"clip": {"min": 0.0, "max": 9.0}}}),
+            tiny_data,
+            seed=0,
+            trials=1,
+            settings={"wandb": wandb},
+        )
+        if rows:
+            journal = Journal(experiment.journal)
+            for row in rows:
+                journal.append(row)
+            journal.close()
+        status = report_end(experiment, Namespace(storage=storage, address=address))
+        return status, capsys.readouterr().out.replace(str(experiment.path), "PATH")
+
+    return say
+
+
+PROPOSED = Row(kind="proposed", trial=0, attempt=1, config={"clip": 1.0}, state="running")
+REPORTED = Row(
+    kind="report", trial=0, attempt=1, iteration=1, metrics={"val_loss": 2.0}, state="finished"
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("complete", "finished: "), ("target reached", "finished, since its target was reached: ")],
+)
+def test_the_end_names_what_to_do_next(end, reason, said):
+    ended = Row(kind="ended", reason=reason)
+    assert end(PROPOSED, REPORTED, ended, wandb="offline") == (
+        0,
+        "W&B, offline; to send: python -m tuning sync demo\n"
+        f"{said}PATH\n"
+        "results: python -m analysis results demo\n"
+        "promote the best: python -m analysis promote demo\n",
+    )
+
+
+def test_the_end_names_the_storage_where_it_is_not_the_usual_one(end):
+    rows = (PROPOSED, REPORTED, Row(kind="ended", reason="complete"))
+    status, said = end(*rows, wandb="offline", storage="/data")
+    assert status == 0
+    assert "to send: python -m tuning sync demo --storage /data\n" in said
+
+
+@pytest.mark.parametrize("rows", [(), (PROPOSED, REPORTED, Row(kind="ended", reason="interrupt"))])
+def test_an_end_before_all_was_done_says_how_to_go_on(end, rows):
+    assert end(*rows, wandb="offline", address="auto") == (
+        130,
+        "stopped; everything is kept in PATH\ngo on: python -m tuning resume demo --address auto\n",
+    )
+
+
+def test_an_end_without_a_result_is_an_error(end):
+    status, said = end(PROPOSED, Row(kind="ended", reason="complete"), wandb="offline")
+    assert status == 1
+    assert said.startswith("finished without a result: PATH\nwhy: python -m analysis results demo")

@@ -51,7 +51,7 @@ def coordinator_of(experiment):
         make_searcher(sweep, experiment.manifest["seed"]),
         make_scheduler(sweep),
         Journal(experiment.journal),
-        experiment.objective,
+        experiment.objectives,
         trials=experiment.manifest["trials"],
         max_failures=1,
     )

@@ -276,7 +276,7 @@ class TestClone:
             RandomSearcher(SPACE, seed=1),
             OnceCloning(),
             Journal(directory, next_seq=len(rows)),
-            GOAL,
+            [GOAL],
             trials=2,
         )
         c.kept = []
@@ -356,7 +356,7 @@ def test_a_population_trains_on_and_is_replayed(tmp_path):
             RandomSearcher(SPACE, seed=1),
             PbtScheduler(SPACE, seed=3, interval=2, reports=REPORTS),
             Journal(tmp_path, next_seq=len(rows)),
-            GOAL,
+            [GOAL],
             trials=6,
         )
         c.replay(rows)

@@ -54,7 +54,7 @@ def test_rows_are_on_disk_before_append_returns(tmp_path):
     journal.append(Row(kind="session", reason="x"))
     (segment,) = tmp_path.glob("*.jsonl")
     lines = segment.read_text().splitlines()
-    assert json.loads(lines[0]) == {"format": 1}
+    assert json.loads(lines[0]) == {"format": 2}
     assert json.loads(lines[1])["kind"] == "session"
 
 
@@ -96,10 +96,17 @@ def test_a_damaged_row_in_the_middle_is_an_error_with_its_place(tmp_path, rows):
         read_journal(tmp_path)
 
 
+def test_an_older_format_is_read(tmp_path, rows):
+    expected = written(tmp_path, rows)
+    (segment,) = tmp_path.glob("*.jsonl")
+    segment.write_text(segment.read_text().replace('{"format": 2}', '{"format": 1}'))
+    assert read_journal(tmp_path).rows == expected
+
+
 def test_a_newer_format_is_refused(tmp_path, rows):
     written(tmp_path, rows)
     (segment,) = tmp_path.glob("*.jsonl")
-    segment.write_text(segment.read_text().replace('{"format": 1}', '{"format": 7}'))
+    segment.write_text(segment.read_text().replace('{"format": 2}', '{"format": 7}'))
     with pytest.raises(ExperimentError, match=r"format 7, written by a newer version"):
         read_journal(tmp_path)
 

@@ -138,7 +138,7 @@ class TestReading:
     def test_a_newer_format_is_refused(self, tmp_path):
         written(tmp_path)
         segment = segment_of(tmp_path)
-        segment.write_text(segment.read_text().replace('{"format": 1}', '{"format": 7}'))
+        segment.write_text(segment.read_text().replace('{"format": 2}', '{"format": 7}'))
         with pytest.raises(ExperimentError, match=r"format 7, written by a newer version"):
             read_journal_table(tmp_path)
 

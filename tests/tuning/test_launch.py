@@ -24,6 +24,18 @@ def test_number_of_trials(tmp_path, method, run_cap, asked, expected):
     assert trial_count(parse_sweep(mapping), asked) == expected
 
 
+def test_a_grid_has_as_many_trials_as_points_that_are_allowed(tmp_path):
+    """Three clips of 0.1, two of 0.2; of 0.3 the clip is its default of 50, which is forbidden."""
+    mapping = sweep_mapping(tmp_path / "c.txt", learning_rate={"values": [0.1, 0.2, 0.3]})
+    mapping |= {"method": "grid"}
+    mapping["dialogue_tune"] = {
+        "parameters": {"clip": {"when": "learning_rate < 0.25"}},
+        "constraints": ["learning_rate == 0.1 or clip != 50"],
+    }
+    sweep = parse_sweep(mapping)
+    assert [trial_count(sweep, asked) for asked in (None, 40, 2)] == [5, 5, 2]
+
+
 def test_the_default_name_is_made_of_the_sweeps(tmp_path):
     mapping = sweep_mapping(tmp_path / "c.txt")
     named = parse_sweep(mapping | {"name": "my sweep/1"})

@@ -151,7 +151,7 @@ def start(tmp_path, tiny_data):
 
     class Local(trainable.DialogueTrainable):
         def setup(self, config):
-            super().setup(config, data, str(tmp_path), GOAL, config["stops_at"])
+            super().setup(config, data, str(tmp_path), [GOAL], config["stops_at"])
 
     def begin(trial=0, attempt=1, stops_at=frozenset(), **fields):
         config = {"trial": trial, "attempt": attempt, "config": CONFIG | fields}

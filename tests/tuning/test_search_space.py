@@ -164,6 +164,17 @@ def test_a_needle_in_a_finite_space_is_found():
     assert space.sample(random.Random(0)) == {"batch_size": 7, "hidden_size": 299}
 
 
+def test_only_allowed_points_are_counted_where_each_can_be_tried():
+    assert SPACE.count == 6
+    assert where(SPACE, "clip > 0").count == 3
+    # Both clips of one layer; of two and three layers the clip is not searched.
+    assert where(SPACE, clip="encoder_layers == 1").count == 4
+    assert SearchSpace({"dropout": Uniform(0, 0.5)}).count is None
+    large = SearchSpace({"batch_size": IntUniform(1, 400), "hidden_size": IntUniform(1, 400)})
+    assert large.count == large.size() == 160_000
+    assert where(large, "batch_size > 7").count is None
+
+
 def test_emptiness_says_which_constraint_is_never_true():
     assert SPACE.emptiness() is None
     assert where(SPACE, "clip > 0").emptiness() is None
@@ -326,7 +337,7 @@ def test_the_grid_is_every_allowed_point_once(space, seed):
     expected = [point for point in combinations if space.contains(point)]
     points = list(space.grid_points())
     assert sorted(map(repr, points)) == sorted(map(repr, expected))
-    assert len(points) <= space.size()
+    assert len(points) == space.count <= space.size()
     assert (space.emptiness() is None) == bool(points)
     if points:
         assert space.sample(random.Random(seed)) in points

@@ -57,14 +57,14 @@ def past(tmp_path, tiny_data):
             searcher,
             FifoScheduler(),
             Journal(experiment.journal),
-            experiment.objective,
+            experiment.objectives,
             trials=len(trials),
         )
         for trial, (_, _, values) in enumerate(trials):
             c.next_assignment()
             for i, value in enumerate(values, start=1):
                 state = end if i == len(values) else "running"
-                c.report(trial, 4 * i, {sweep.metric: value}, state=state)
+                c.report(trial, 4 * i, {sweep.objective.name: value}, state=state)
         return experiment
 
     return make
@@ -321,7 +321,7 @@ class TestRepetition:
             RandomSearcher(experiment.sweep().space, 0),
             FifoScheduler(),
             Journal(experiment.journal),
-            experiment.objective,
+            experiment.objectives,
             trials=4,
         )
         c.extend(3)

@@ -72,7 +72,7 @@ def coordinator_of(experiment, trials=20):
         RandomSearcher(experiment.sweep().space, 0),
         AshaScheduler(rungs=(1, 3), eta=3, goal="minimize"),
         Journal(experiment.journal, next_seq=len(rows)),
-        experiment.objective,
+        experiment.objectives,
         trials=trials,
     )
     coordinator.replay(rows)

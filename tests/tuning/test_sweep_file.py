@@ -60,7 +60,7 @@ def written(tmp_path, text):
 def test_shipped_files_are_sound(path):
     sweep = load_sweep(path)
     assert sweep.notes == ()
-    assert sweep.metric == "val_loss"
+    assert sweep.objective.name == "val_loss"
     assert sweep.rungs
     assert set(sweep.space.searched) == {
         "clip",
@@ -117,7 +117,11 @@ def test_cornell_random_can_be_made_small(overrides):
 
 def test_published_file_runs_as_it_stands(tmp_path):
     sweep = load_sweep(written(tmp_path, PUBLISHED))
-    assert (sweep.method, sweep.metric, sweep.goal) == ("bayes", "val_loss", "minimize")
+    assert (sweep.method, sweep.objective.name, sweep.objective.goal) == (
+        "bayes",
+        "val_loss",
+        "minimize",
+    )
     assert sweep.space.parameters == {
         "learning_rate": Uniform(0.0001, 0.001),
         "clip": IntUniform(10, 100),
@@ -151,8 +155,12 @@ def test_the_document_has_every_distribution():
 
 def test_defaults():
     sweep = parse_sweep(minimal())
-    assert (sweep.metric, sweep.goal, sweep.run_cap) == ("val_loss", "minimize", None)
-    assert (sweep.target, sweep.searcher, sweep.scheduler) == (None, None, None)
+    assert (sweep.objective.name, sweep.objective.goal, sweep.run_cap) == (
+        "val_loss",
+        "minimize",
+        None,
+    )
+    assert (sweep.objective.target, sweep.searcher, sweep.scheduler) == (None, None, None)
     assert (sweep.name, sweep.project, sweep.entity, sweep.tags) == (None, None, None, ())
     assert sweep.early_terminate is None
     assert sweep.reports == 40  # 4000 / 100, the configuration's defaults
@@ -182,12 +190,12 @@ def test_unused_keys_are_noted():
 
 
 def test_missing_goal_is_minimize():
-    assert parse_sweep(minimal(metric={"name": "val_perplexity"})).goal == "minimize"
+    assert parse_sweep(minimal(metric={"name": "val_perplexity"})).objective.goal == "minimize"
 
 
 def test_target():
-    assert parse_sweep(minimal(metric={"name": "val_loss", "target": 2.5})).target == 2.5
-    assert parse_sweep(minimal(metric={"target": 0})).target == 0
+    assert parse_sweep(minimal(metric={"name": "val_loss", "target": 2.5})).objective.target == 2.5
+    assert parse_sweep(minimal(metric={"target": 0})).objective.target == 0
 
 
 def test_every_distribution():
@@ -271,7 +279,6 @@ def test_rungs_are_not_checked_where_reports_are_searched():
             minimal(scheduler={"engine": "optuna"}),
             "scheduler: not supported; method or dialogue_tune.searcher chooses the search",
         ),
-        (minimal(metrics=[]), "metrics: several objectives are not supported yet"),
         (minimal(run_cap=0), "run_cap: must be a whole number of at least 1, but got 0."),
         (minimal(run_cap=True), "run_cap: must be a whole number of at least 1, but got True."),
         (minimal(run_cap="5"), "run_cap: must be a whole number of at least 1, but got '5'."),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from model.config import DATA_FIELDS, DEFAULTS, RULES, Config
 from model.errors import ConfigurationError
-from tuning.sweeps.sweep_file import METRICS, load_sweep, parse_sweep
+from tuning.sweeps.objectives import COSTS, METRICS
+from tuning.sweeps.sweep_file import load_sweep, parse_sweep
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 NOT_SEARCHED = DATA_FIELDS | {"val_examples"}
@@ -148,6 +149,19 @@ def _without_defaults(keys):
 
 
 @st.composite
+def objectives(draw):
+    """One or several metrics, the first of which training makes better."""
+    names = [draw(st.sampled_from(sorted(METRICS)))]
+    further = sorted((METRICS | COSTS).keys() - names)
+    names += draw(st.lists(st.sampled_from(further), max_size=2, unique=True))
+    metrics = [{"name": name, "goal": (METRICS | COSTS)[name]} for name in names]
+    for metric in metrics:
+        if draw(st.booleans()):
+            metric["target"] = draw(st.floats(-10, 10))
+    return metrics
+
+
+@st.composite
 def plain_sweeps(draw):
     """A valid sweep without our own part."""
     method = draw(st.sampled_from(["random", "grid", "bayes"]))
@@ -155,10 +169,8 @@ def plain_sweeps(draw):
     stated = {name: draw(parameters(name, method == "grid")) for name in names}
     sweep = {"method": method, "parameters": draw(grouped(stated))}
     if draw(st.booleans()):
-        name = draw(st.sampled_from(sorted(METRICS)))
-        sweep["metric"] = {"name": name, "goal": METRICS[name]}
-        if draw(st.booleans()):
-            sweep["metric"]["target"] = draw(st.floats(-10, 10))
+        metrics = draw(objectives())
+        sweep |= {"metric": metrics[0]} if len(metrics) == 1 else {"metrics": metrics}
     optional = {
         "run_cap": st.integers(1, 10**6),
         "name": PRINTED,
@@ -218,7 +230,9 @@ def sweeps(draw):
         names = ["grid"] if sweep["method"] == "grid" else ["random", "tpe", "gp", "sobol"]
         block["searcher"] = draw(st.sampled_from(names))
     if draw(st.booleans()):
-        block["scheduler"] = draw(st.sampled_from([{"type": "median"}, {"type": "none"}, "median"]))
+        several = len(sweep.get("metrics", ())) > 1
+        stopping = () if several else ({"type": "median"}, "median")
+        block["scheduler"] = draw(st.sampled_from([{"type": "none"}, *stopping]))
     if block or draw(st.booleans()):
         sweep["dialogue_tune"] = block
     try:
@@ -414,16 +428,19 @@ def data_searched(sweep, path, name, group):
     return "parameters.max_length"
 
 
-def top(key, value):
+def top(key, value, path_of_fault=None):
     """A fault of a key outside of parameters."""
 
     def fault(sweep, path, name, group):
         inside, _, last = key.rpartition(".")
+        if key.startswith("metric"):  # metric and metrics exclude each other
+            sweep.pop("metrics", None)
+            sweep.pop("metric", None)
         block = sweep
         for part in inside.split(".") if inside else ():
             block = block.setdefault(part, {})
         block[last] = value
-        return key
+        return path_of_fault or key
 
     fault.__name__ = f"top_{key}"
     return fault
@@ -478,6 +495,7 @@ FAULTS = [
     top("name", 3),
     top("tags", "a"),
     top("metrics", []),
+    top("metrics.zz", 1, "metrics"),
     top("metric.zz", 1),
     top("metric.name", "zz"),
     top("metric.goal", "up"),

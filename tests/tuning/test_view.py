@@ -19,7 +19,7 @@ def coordinator(tmp_path):
         RandomSearcher(space, seed=0),
         FifoScheduler(),
         Journal(tmp_path),
-        Objective("val_loss", "minimize"),
+        [Objective("val_loss", "minimize")],
         trials=2,
         max_failures=2,
     )

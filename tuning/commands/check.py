@@ -8,7 +8,8 @@ import random
 from model.cli import positive
 from model.config import parse_assignments
 from tuning.commands.common import Subcommands, add_choices, add_set
-from tuning.sweeps.sweep_file import Sweep, load_sweep
+from tuning.spaces.search_space import SearchSpace
+from tuning.sweeps.sweep_file import Sweep
 
 
 def register(commands: Subcommands) -> None:
@@ -29,12 +30,13 @@ def register(commands: Subcommands) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     from model.data_source import open_or_prepare
-    from tuning.choices import with_choices
+    from tuning.choices import load_chosen, with_choices
     from tuning.launch import trial_count
     from tuning.scheduling import make_scheduler
     from tuning.searchers import make_searcher
 
-    sweep = load_sweep(arguments.file).with_overrides(parse_assignments(arguments.assignments))
+    sweep = load_chosen(arguments.file, arguments.searcher)
+    sweep = sweep.with_overrides(parse_assignments(arguments.assignments))
     sweep = with_choices(sweep, arguments.searcher, arguments.scheduler)
     searcher = make_searcher(sweep, arguments.seed)
     scheduler = make_scheduler(sweep, arguments.seed)
@@ -42,8 +44,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     method = f"method {sweep.method}" + (f" ({searcher.name})" if sweep.searcher else "")
     print(
-        f"{trial_count(sweep, None)} trials, {method}, {sweep.goal} {sweep.metric}"
-        + ("" if sweep.target is None else f", ends at {sweep.target:g}")
+        f"{trial_count(sweep, None)} trials, {method}, "
+        + ", ".join(map(str, sweep.objectives))
         + f"\nearly stopping: {scheduler.describe()}"
         + ("" if sweep.reports is None else f"\neach trial makes {sweep.reports} reports")
     )
@@ -56,15 +58,23 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _print_samples(sweep: Sweep, count: int, seed: int) -> None:
-    size = sweep.space.size()
-    if size == 1:
+    space = sweep.space
+    if space.size() == 1:
         print("one configuration; nothing is searched")
         return
-    print(f"{'infinitely many' if size is None else size} configurations; a few of them:")
+    few = space.count is not None and space.count <= count
+    print(f"{_configurations(space)}{'' if few else '; a few of them'}:")
     generator = random.Random(seed)
-    few = size is not None and size <= count
-    samples = (
-        sweep.space.grid_points() if few else (sweep.space.sample(generator) for _ in range(count))
-    )
+    samples = space.grid_points() if few else (space.sample(generator) for _ in range(count))
     for sample in samples:
         print("  " + ", ".join(f"{name}={sample[name]}" for name in sweep.space.searched))
+
+
+def _configurations(space: SearchSpace) -> str:
+    """How many there are, as far as they can be counted."""
+    size = space.size()
+    if size is None:
+        return "infinitely many configurations"
+    if space.count is None:
+        return f"at most {size} configurations"
+    return "1 configuration" if space.count == 1 else f"{space.count} configurations"

@@ -72,12 +72,14 @@ def resources(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
     """Says how a search ended and what to do next; returns the exit status."""
-    from tuning.going_on import is_complete
+    from tuning.journal import read_journal
+    from tuning.journal.row import TARGET_REACHED
     from tuning.status import status
 
     option = "" if arguments.storage == "runs" else f" --storage {arguments.storage}"
     address = f" --address {arguments.address}" if arguments.address else ""
-    if not is_complete(experiment):
+    rows = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
+    if not rows or not rows[-1].completes:
         print(
             f"stopped; everything is kept in {experiment.path}\n"
             f"go on: python -m tuning resume {experiment.name}{option}{address}"
@@ -90,9 +92,10 @@ def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
         )
         return 1
     if experiment.manifest["settings"]["wandb"] == "offline":
-        print(f"W&B, offline; to send: wandb sync {experiment.path}/wandb/offline-run-*")
+        print(f"W&B, offline; to send: python -m tuning sync {experiment.name}{option}")
+    why = ", since its target was reached" if rows[-1].reason == TARGET_REACHED else ""
     print(
-        f"finished: {experiment.path}\n"
+        f"finished{why}: {experiment.path}\n"
         f"results: python -m analysis results {experiment.name}{option}\n"
         f"promote the best: python -m analysis promote {experiment.name}{option}"
     )

@@ -11,8 +11,9 @@ from typing import Any
 from model.errors import ExperimentError
 from model.files import finite
 
-#: Number of the format written here; a newer one is refused.
-FORMAT = 1
+#: Number of the format written here; a newer one is refused. Format 1 had no ``extended``,
+#: ``retried`` and ``stopped`` rows and no clones.
+FORMAT = 2
 
 #: Why a session ended, where the search then had all that was asked for.
 COMPLETE = "complete"
@@ -127,7 +128,7 @@ def refuse(problem: str) -> None:
     raise ExperimentError(problem)
 
 
-def check_format(number: Any, file: Path) -> None:
+def check_format(number: Any, file: Path, newest: int = FORMAT) -> None:
     """Refuses a file of a newer format, or of none.
 
     Raises:
@@ -135,9 +136,9 @@ def check_format(number: Any, file: Path) -> None:
     """
     if not isinstance(number, int):
         raise ExperimentError(no_format(file))
-    if number > FORMAT:
+    if number > newest:
         raise ExperimentError(
-            f"{file}: has format {number}, written by a newer version; this one reads {FORMAT}."
+            f"{file}: has format {number}, written by a newer version; this one reads {newest}."
         )
 
 

@@ -204,4 +204,4 @@ class HyperbandSettings(SchedulerSettings):
         within = [rung for rung in rungs if sweep.reports is None or rung < sweep.reports]
         if not within:
             return stops_nothing("asha", rungs[0], sweep.reports)
-        return AshaScheduler(within, self.eta, sweep.goal, strict=self.strict)
+        return AshaScheduler(within, self.eta, sweep.objective.goal, strict=self.strict)

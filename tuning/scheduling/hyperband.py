@@ -187,4 +187,6 @@ class BracketSettings(SchedulerSettings):
         whole = min(known)
         if self.min_reports >= whole:
             return stops_nothing("hyperband", self.min_reports, whole)
-        return HyperbandScheduler(self.min_reports, whole, self.eta, sweep.goal, strict=self.strict)
+        return HyperbandScheduler(
+            self.min_reports, whole, self.eta, sweep.objective.goal, strict=self.strict
+        )

@@ -171,4 +171,6 @@ class MedianSettings(SchedulerSettings):
     def make(self, sweep: Sweep, seed: int) -> Scheduler:  # noqa: D102
         if sweep.reports is not None and self.min_reports >= sweep.reports:
             return stops_nothing("median stopping", self.min_reports, sweep.reports)
-        return MedianScheduler(self.min_reports, self.min_trials, sweep.goal, reports=sweep.reports)
+        return MedianScheduler(
+            self.min_reports, self.min_trials, sweep.objective.goal, reports=sweep.reports
+        )

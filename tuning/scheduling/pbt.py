@@ -266,7 +266,7 @@ class PbtSettings(SchedulerSettings):
             sweep.space,
             seed,
             self.interval,
-            sweep.goal,
+            sweep.objective.goal,
             quantile_fraction=self.quantile_fraction,
             resample_probability=self.resample_probability,
             reports=sweep.reports,

@@ -17,7 +17,8 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from model.errors import ConfigurationError, ExperimentError
@@ -28,7 +29,7 @@ from tuning.spaces.search_space import SearchSpace
 
 Configuration = dict[str, Scalar]
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Searcher(ABC):
@@ -38,6 +39,7 @@ class Searcher(ABC):
         space: What to search.
         seed: Of all proposals.
         goal: ``minimize`` or ``maximize``; only searchers that learn care.
+        other_goals: Those of further objectives, whose values are `Outcome.others`.
 
     Attributes:
         name: As in `tuning.searchers.SEARCHERS`.
@@ -45,17 +47,30 @@ class Searcher(ABC):
         points: What was proposed, and what is left of a finite space.
 
     Raises:
-        ConfigurationError: where this searcher cannot search the space; see `problems`.
+        ConfigurationError: where this searcher cannot search the space (see `problems`), or not
+            for several objectives.
     """
 
     name: ClassVar[str]
+    #: Whether it can search for several objectives: it learns from all, or from none.
+    several_objectives: ClassVar[bool] = True
 
-    def __init__(self, space: SearchSpace, seed: int = 0, goal: str = "minimize") -> None:
-        if problems := self.problems(space):
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        goal: str = "minimize",
+        other_goals: Sequence[str] = (),
+    ) -> None:
+        problems = self.problems(space)
+        if other_goals and not self.several_objectives:
+            problems.append(f"metrics: {self.name} learns from one objective; use tpe or gp.")
+        if problems:
             raise ConfigurationError(f"searcher {self.name}", problems)
         self.space = space
         self.seed = seed
         self.goal = check_goal(goal)
+        self.other_goals = [check_goal(other) for other in other_goals]
         self._queue: deque[Configuration] = deque()
         self._restart()
 
@@ -112,11 +127,9 @@ class Searcher(ABC):
         trials = list(trials)
         configurations = self._checked([past.configuration for past in trials], source)
         for past, configuration in zip(trials, configurations, strict=True):
-            outcome = _finite(past.outcome)
+            outcome = self._finite(past.outcome)
             reports = tuple((step, value) for step, value in past.reports if math.isfinite(value))
-            self._events.append(
-                ("past", configuration, outcome.state, outcome.value, outcome.iteration, reports)
-            )
+            self._events.append(("past", configuration, asdict(outcome), reports))
             self.points.add(configuration)
             self._learn_past(PastTrial(configuration, outcome, reports))
 
@@ -149,9 +162,9 @@ class Searcher(ABC):
         self._check_asked(trial)
         if trial in self._outcomes:
             raise ValueError(f"trial {trial} has ended already, as {self._outcomes[trial].state}.")
-        outcome = _finite(outcome)
+        outcome = self._finite(outcome)
         self._outcomes[trial] = outcome
-        self._events.append(("tell", trial, outcome.state, outcome.value, outcome.iteration))
+        self._events.append(("tell", trial, asdict(outcome)))
         self._learn(trial, outcome)
 
     def retried(self, trial: int) -> None:
@@ -219,7 +232,7 @@ class Searcher(ABC):
 
     def _settings(self) -> dict[str, Any]:
         """What a saved state must have in common with this searcher."""
-        return {"seed": self.seed, "goal": self.goal}
+        return {"seed": self.seed, "goal": self.goal, "other_goals": self.other_goals}
 
     # Shared work
 
@@ -236,13 +249,12 @@ class Searcher(ABC):
         if kind == "ask":
             self._take(self._ordered(details[0]))
         elif kind == "tell":
-            self.tell(details[0], Outcome(*details[1:]))
+            self.tell(details[0], _outcome(details[1]))
         elif kind == "retried":
             self.retried(details[0])
         else:
-            configuration, state, value, iteration, reports = details
-            past = PastTrial(configuration, Outcome(state, value, iteration), reports)
-            self.warm_start([past])
+            configuration, outcome, reports = details
+            self.warm_start([PastTrial(configuration, _outcome(outcome), reports)])
 
     def _checked(
         self, configurations: Sequence[Mapping[str, Scalar]], source: str
@@ -261,6 +273,15 @@ class Searcher(ABC):
 
     def _ordered(self, configuration: Mapping[str, Scalar]) -> Configuration:
         return {name: configuration[name] for name in self.space.parameters}
+
+    def _finite(self, outcome: Outcome) -> Outcome:
+        """The outcome with a value for each objective, None for what is missing or not finite."""
+        given = [outcome.value, *outcome.others]
+        value, *others = (
+            v if v is not None and math.isfinite(v) else None
+            for v, _ in zip_longest(given, (self.goal, *self.other_goals))
+        )
+        return replace(outcome, value=value, others=tuple(others))
 
     def _check_asked(self, trial: int) -> None:
         if not 0 <= trial < self.asked:
@@ -298,7 +319,6 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any], settings: Sequ
             )
 
 
-def _finite(outcome: Outcome) -> Outcome:
-    if outcome.value is None or math.isfinite(outcome.value):
-        return outcome
-    return replace(outcome, value=None)
+def _outcome(mapping: Mapping[str, Any]) -> Outcome:
+    """An outcome that was saved as a mapping, perhaps as JSON, which has no tuples."""
+    return Outcome(**{**mapping, "others": tuple(mapping["others"])})

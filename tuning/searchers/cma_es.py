@@ -36,6 +36,7 @@ class CMAESSearcher(Searcher):
     """
 
     name = "cmaes"
+    several_objectives = False
 
     @classmethod
     def problems(cls, space: SearchSpace) -> list[str]:

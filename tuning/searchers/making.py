@@ -39,6 +39,7 @@ def make_searcher(sweep: Sweep, seed: int, name: str | None = None) -> Searcher:
         problem = f"searcher: unknown searcher {chosen!r}{did_you_mean(chosen, SEARCHERS)}"
         raise ConfigurationError(sweep.source, [problem])
     try:
-        return kind(sweep.space, seed, sweep.goal)
+        goal, *others = (objective.goal for objective in sweep.objectives)
+        return kind(sweep.space, seed, goal, others)
     except ConfigurationError as error:
         raise ConfigurationError(sweep.source, error.problems) from None

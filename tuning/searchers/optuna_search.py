@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuning.optuna_log import quiet_optuna
@@ -37,6 +38,7 @@ class OptunaSearcher(Searcher):
         space: What to search.
         seed: Of all proposals.
         goal: ``minimize`` or ``maximize``.
+        other_goals: Those of further objectives.
         startup_trials: How many trials to learn from are needed before the sampler is asked.
 
     Attributes:
@@ -47,12 +49,17 @@ class OptunaSearcher(Searcher):
     learned_states: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self, space: SearchSpace, seed: int = 0, goal: str = "minimize", startup_trials: int = 10
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        goal: str = "minimize",
+        other_goals: Sequence[str] = (),
+        startup_trials: int = 10,
     ) -> None:
         if startup_trials < 1:
             raise ValueError(f"startup_trials must be at least 1, but got {startup_trials}.")
         self.startup_trials = startup_trials
-        super().__init__(space, seed, goal)
+        super().__init__(space, seed, goal, other_goals)
 
     def _restart(self) -> None:
         import optuna
@@ -60,7 +67,7 @@ class OptunaSearcher(Searcher):
         super()._restart()
         self._optuna_space = OptunaSpace(self.space)
         with quiet_optuna():
-            self.study = optuna.create_study(direction=self.goal)
+            self.study = optuna.create_study(directions=[self.goal, *self.other_goals])
         self._running: dict[int, optuna.Trial] = {}
         self._learned = 0
 
@@ -108,17 +115,17 @@ class OptunaSearcher(Searcher):
 
         running = self._running.pop(trial)
         self._learned += self._is_learned(outcome)
-        if outcome.state == "finished" and outcome.value is not None:
-            self.study.tell(running, _cut(outcome.value), state=TrialState.COMPLETE)
+        if outcome.complete:
+            self.study.tell(running, _values(outcome), state=TrialState.COMPLETE)
         elif outcome.state == "stopped":
-            if outcome.value is not None:
+            if outcome.value is not None and not self.other_goals:  # Optuna has none with several
                 running.report(_cut(outcome.value), outcome.iteration)
             self.study.tell(running, state=TrialState.PRUNED)
         else:
             self.study.tell(running, state=TrialState.FAIL)
 
     def _is_learned(self, outcome: Outcome) -> bool:
-        return outcome.value is not None and outcome.state in self.learned_states
+        return outcome.has_values and outcome.state in self.learned_states
 
     def _forget(self, trial: int) -> None:
         # The failed trial stays in the study, where it says nothing, and runs again in a new one.
@@ -131,17 +138,17 @@ class OptunaSearcher(Searcher):
             return
         assert past.outcome.value is not None
         self._learned += 1
-        value = _cut(past.outcome.value)
         params = self._optuna_space.params(past.configuration)
         finished = past.outcome.state == "finished"
         curve = {step: _cut(reported) for step, reported in past.reports}
+        curve[past.outcome.iteration] = _cut(past.outcome.value)
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState["COMPLETE" if finished else "PRUNED"],
-                value=value if finished else None,
+                values=_values(past.outcome) if finished else None,
                 params=params,
                 distributions=self._distributions_of(params),
-                intermediate_values={**curve, past.outcome.iteration: value},
+                intermediate_values={} if self.other_goals else curve,
             )
         )
 
@@ -195,6 +202,11 @@ class GPSearcher(OptunaSearcher):
         return GPSampler(
             seed=seed, n_startup_trials=self.startup_trials, warn_independent_sampling=False
         )
+
+
+def _values(outcome: Outcome) -> list[float]:
+    """Those of a complete outcome."""
+    return [_cut(value) for value in (outcome.value, *outcome.others) if value is not None]
 
 
 def _cut(value: float) -> float:

@@ -18,7 +18,7 @@ from model.errors import ExperimentError
 from tuning.distributions import Distribution, Scalar, same
 from tuning.spaces.expressions import Expression
 
-#: Finite spaces up to this size are listed to see whether constraints leave a point.
+#: Finite spaces up to this size are listed to see whether constraints leave a point, and how many.
 LISTED = 100_000
 #: Draws that are tried to see it in any other space.
 _DRAWS = 10_000
@@ -154,10 +154,21 @@ class SearchSpace:
         """Number of points, or None where there are infinitely many.
 
         Points that the constraints forbid are counted too, and so are those that differ only in
-        fields that are not active.
+        fields that are not active; see `count`.
         """
         sizes = [d.size() for d in self.parameters.values()]
         return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    @cached_property
+    def count(self) -> int | None:
+        """Number of different points that are allowed.
+
+        None where there are infinitely many, or too many to try each: with conditions or
+        constraints more than `LISTED`.
+        """
+        if not (self.when or self.constraints):
+            return self.size()
+        return sum(1 for _ in self.grid_points()) if self._is_listed else None
 
     @property
     def _is_listed(self) -> bool:

@@ -81,6 +81,7 @@ def _mapping(trial: PastTrial) -> dict[str, Any]:
             "state": trial.outcome.state,
             "value": trial.outcome.value,
             "iteration": trial.outcome.iteration,
+            "others": list(trial.outcome.others),
             "reports": [list(report) for report in trial.reports],
         }
     )
@@ -88,7 +89,8 @@ def _mapping(trial: PastTrial) -> dict[str, Any]:
 
 
 def _past_trial(mapping: Mapping[str, Any]) -> PastTrial:
-    outcome = Outcome(mapping["state"], mapping["value"], mapping["iteration"])
+    others = tuple(mapping.get("others", ()))
+    outcome = Outcome(mapping["state"], mapping["value"], mapping["iteration"], others)
     reports = tuple((int(iteration), float(value)) for iteration, value in mapping["reports"])
     return PastTrial(dict(mapping["configuration"]), outcome, reports)
 
@@ -98,7 +100,7 @@ def _read(file: Path, key: str, make: Any) -> tuple[Any, ...]:
         return ()
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        check_format(content.get("format"), file)
+        check_format(content.get("format"), file, FORMAT)
         return tuple(make(item) for item in content[key])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ExperimentError(f"{file}: cannot be read: {error}") from None

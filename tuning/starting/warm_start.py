@@ -15,6 +15,7 @@ from model.errors import ConfigurationError
 from model.prepared_data import PreparedData
 from tuning.experiment import Experiment
 from tuning.journal import Row, read_journal
+from tuning.objective import Objective
 from tuning.searchers import STATES, Outcome, PastTrial
 from tuning.spaces.search_space import SearchSpace
 from tuning.sweeps.sweep_file import Sweep
@@ -64,15 +65,19 @@ def _differences(experiment: Experiment, sweep: Sweep, data: PreparedData) -> It
     theirs = experiment.manifest
     if theirs["data"]["fingerprint"] != data.fingerprint:
         yield _other_data(theirs["data"], data)
-    past = experiment.objective
-    if (past.name, past.goal) != (sweep.metric, sweep.goal):
-        yield f"its objective is {past.goal} {past.name}, but here {sweep.goal} {sweep.metric}."
+    then, now = (_goals(each.objectives) for each in (experiment, sweep))
+    if then != now:
+        yield f"its objective is {then}, but here {now}."
     past_sweep = experiment.sweep()
     yield from _other_space(past_sweep.space, sweep.space)
     for key in ("constraints", "parameters"):
-        then, now = (_extension(each).get(key) for each in (past_sweep, sweep))
-        if then != now:
-            yield f"its dialogue_tune.{key} is {then!r}, but here {now!r}."
+        theirs_of, ours_of = (_extension(each).get(key) for each in (past_sweep, sweep))
+        if theirs_of != ours_of:
+            yield f"its dialogue_tune.{key} is {theirs_of!r}, but here {ours_of!r}."
+
+
+def _goals(objectives: Sequence[Objective]) -> str:
+    return ", ".join(f"{objective.goal} {objective.name}" for objective in objectives)
 
 
 def _other_data(theirs: dict[str, Any], data: PreparedData) -> str:
@@ -139,6 +144,7 @@ class _Told:
         self.changed = False
         self.iteration = 0
         self.value: float | None = None
+        self.others: list[float | None] = []
         self.reports: dict[int, float] = {}
 
     def take(self, row: Row) -> None:
@@ -146,7 +152,7 @@ class _Told:
         self.changed = self.changed or row.config != self.config
         if row.kind == "report" and row.iteration is not None:
             self.iteration = max(self.iteration, row.iteration)
-            self.value = row.values[0]
+            self.value, *self.others = row.values
             if self.value is not None:
                 self.reports.setdefault(row.iteration, self.value)  # not when it is repeated
 
@@ -158,5 +164,5 @@ class _Told:
         known = DEFAULTS | self.config
         configuration = space.complete({name: known[name] for name in space.searched})
         assert self.last.state is not None
-        outcome = Outcome(self.last.state, self.value, self.iteration)
+        outcome = Outcome(self.last.state, self.value, self.iteration, tuple(self.others))
         return PastTrial(configuration, outcome, tuple(sorted(self.reports.items())))

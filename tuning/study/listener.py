@@ -10,7 +10,6 @@ from pathlib import Path
 from model.errors import ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row, read_journal
-from tuning.objective import Objective
 from tuning.study.file import MismatchError, StudyFile
 from tuning.study.trials import trials_of
 
@@ -90,7 +89,7 @@ class _Writer:
         journal = self.experiment.journal
         rows = read_journal(journal).rows if journal.is_dir() else []
         self.known = rows[-1].seq if rows else -1
-        self.trials = trials_of(rows, self.space, _objectives(self.experiment))
+        self.trials = trials_of(rows, self.space, self.experiment.objectives)
         self.file = StudyFile(self.experiment.path / STUDY, self.experiment.name, self.trials)
         self.file.open()
         self.trials.forget_ended()
@@ -115,10 +114,6 @@ class _Writer:
         except MismatchError:
             self._begin()
         self.trials.forget_ended()
-
-
-def _objectives(experiment: Experiment) -> list[Objective]:
-    return [Objective(**objective) for objective in experiment.manifest["objectives"]]
 
 
 def bring_up_to_date(experiment: Experiment) -> Path:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from model.config import DATA_FIELDS, DEFAULTS, RULES, DataConfig
 from model.errors import ConfigurationError
 from model.validation import Problems, did_you_mean
-from tuning.scheduling import HyperbandSettings, parse_early_terminate
+from tuning.objective import Objective
+from tuning.scheduling import FifoSettings, HyperbandSettings, parse_early_terminate
 from tuning.spaces.search_space import SearchSpace
 from tuning.sweeps.extension import EXTENSION, parse_extension
+from tuning.sweeps.objectives import parse_objectives
 from tuning.sweeps.parameters import flatten
 from tuning.sweeps.space import parse_space
 from tuning.sweeps.yaml_file import read_yaml
@@ -30,29 +32,15 @@ if TYPE_CHECKING:
 
 METHODS = ("random", "grid", "bayes")
 
-#: The metrics that can be an objective, each with the goal that makes sense.
-METRICS = {
-    "val_loss": "minimize",
-    "val_perplexity": "minimize",
-    "val_token_accuracy": "maximize",
-}
-
 #: The top-level keys that mean something here: W&B's, and our own.
 KEYS = (
-    *("method", "metric", "parameters", "early_terminate", "run_cap"),
+    *("method", "metric", "metrics", "parameters", "early_terminate", "run_cap"),
     *("name", "project", "entity", "description", "tags", EXTENSION),
 )
 #: W&B's keys that mean nothing here, whatever they hold.
 UNUSED_KEYS = ("program", "command", "controller", "apiVersion", "kind", "job", "image_uri")
-METRIC_KEYS = ("name", "goal", "target")
-#: W&B's keys of the metric that mean nothing here, with the reason.
-UNUSED_METRIC_KEYS = {
-    "impute": "failed trials are told to the searcher as failed, without a made-up value.",
-    "impute_while_running": "running trials are known to the searcher as running.",
-}
 #: W&B's keys that would change the search, with what to do instead.
 REFUSED_KEYS = {
-    "metrics": "several objectives are not supported yet; give one as metric.",
     "scheduler": (
         "not supported; method or dialogue_tune.searcher chooses the search, early_terminate or "
         "dialogue_tune.scheduler the stopping."
@@ -68,9 +56,7 @@ class Sweep:
     Attributes:
         source: The file it was read from, for messages.
         method: ``random``, ``grid`` or ``bayes``.
-        metric: The objective, a key of `METRICS`.
-        goal: ``minimize`` or ``maximize``.
-        target: The search ends when a trial's value is at least as good; None for no such end.
+        objectives: What is optimised; trials are ranked by the first.
         space: Searched and fixed fields; fields not named have their defaults.
         searcher: Who proposes, instead of ``method``; None where the file does not say.
         scheduler: What stops trials, instead of ``early_terminate``; None likewise.
@@ -83,9 +69,7 @@ class Sweep:
 
     source: str
     method: str
-    metric: str
-    goal: str
-    target: float | None
+    objectives: tuple[Objective, ...]
     space: SearchSpace
     searcher: str | None
     scheduler: SchedulerSettings | None
@@ -98,6 +82,11 @@ class Sweep:
     tags: tuple[str, ...]
     notes: tuple[str, ...]
     raw: Mapping[str, Any]
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, and mostly the only one."""
+        return self.objectives[0]
 
     @property
     def reports(self) -> int | None:
@@ -170,7 +159,7 @@ def parse_sweep(mapping: Any, source: str = "sweep") -> Sweep:
     problems, notes = Problems(source), list[str]()
     _check_keys(mapping, problems, notes)
     method = _method(mapping, problems)
-    metric, goal, target = _metric(mapping, problems, notes)
+    objectives = parse_objectives(mapping, problems, notes)
     extension = parse_extension(mapping.get(EXTENSION), problems)
     grid = (extension.searcher or method) == "grid"
     space = parse_space(mapping.get("parameters"), extension, problems, notes, grid=grid)
@@ -180,13 +169,13 @@ def parse_sweep(mapping: Any, source: str = "sweep") -> Sweep:
         _check_rungs(early, space, problems, notes)
     if block is not None and extension.scheduler is not None:
         problems.add("early_terminate", f"cannot stand beside {EXTENSION}.scheduler; give one.")
+    if len(objectives) > 1:
+        _check_stops_nothing(early, extension.scheduler, problems)
     problems.raise_if_any()
     return Sweep(
         source=source,
         method=method,
-        metric=metric,
-        goal=goal,
-        target=target,
+        objectives=objectives,
         space=space,
         searcher=extension.searcher,
         scheduler=extension.scheduler,
@@ -228,42 +217,18 @@ def _method(mapping: Mapping[str, Any], problems: Problems) -> str:
     return str(method)
 
 
-def _metric(
-    mapping: Mapping[str, Any], problems: Problems, notes: list[str]
-) -> tuple[str, str, float | None]:
-    """Name, goal and target of the objective; ``val_loss`` where the file names none."""
-    block = {} if mapping.get("metric") is None else mapping["metric"]
-    if not isinstance(block, Mapping):
-        problems.add("metric", f"must be a mapping with name and goal, but got {block!r}.")
-        return "val_loss", "minimize", None
-    for key in block:
-        if key in UNUSED_METRIC_KEYS:
-            notes.append(f"unused: metric.{key}: {UNUSED_METRIC_KEYS[key]}")
-        elif key not in METRIC_KEYS:
-            problems.unknown_key("metric", key, METRIC_KEYS)
-    name = _metric_name(block.get("name", "val_loss"), problems, notes)
-    goal = block.get("goal", "minimize")
-    if goal not in ("minimize", "maximize"):
-        problems.add("metric.goal", f"must be minimize or maximize, but got {goal!r}.")
-    elif goal != METRICS.get(name, goal):
-        default = "" if "goal" in block else ", W&B's default"
-        problems.add("metric.goal", f"must be {METRICS[name]} for {name}, but is {goal}{default}.")
-    target = block.get("target")
-    if target is not None and (type(target) not in (int, float) or not abs(target) < math.inf):
-        problems.add("metric.target", f"must be a finite number, but got {target!r}.")
-    return name, str(goal), target
-
-
-def _metric_name(name: Any, problems: Problems, notes: list[str]) -> str:
-    if name == "loss":
-        notes.append(
-            "warning: metric.name: val_loss is used instead of loss: the training loss is "
-            "confounded by the teacher-forcing ratio and by overfitting."
-        )
-        return "val_loss"
-    if not isinstance(name, str) or name not in METRICS:
-        problems.add("metric.name", f"unknown metric {name!r}{did_you_mean(str(name), METRICS)}")
-    return str(name)
+def _check_stops_nothing(
+    early: HyperbandSettings | None, scheduler: SchedulerSettings | None, problems: Problems
+) -> None:
+    """Of several objectives no one decides before the end what is to be stopped."""
+    stopping = {"early_terminate": early, f"{EXTENSION}.scheduler": scheduler}
+    for key, settings in stopping.items():
+        if settings is not None and settings.kind != FifoSettings.kind:
+            problems.add(
+                key,
+                "cannot stop trials of several objectives: one that is worse by the first may be "
+                "better by another. Leave it out.",
+            )
 
 
 def _reports(space: SearchSpace) -> int | None:

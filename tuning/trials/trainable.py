@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         config: dict[str, Any],
         data: np.ndarray | None = None,
         experiment: str = "",
-        objective: Objective | None = None,
+        objectives: Sequence[Objective] = (),
         stops_at: frozenset[int] | None = None,
         *,
         clones: bool = False,
@@ -59,12 +60,13 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             config: The assignment, as a mapping.
             data: The bytes of the prepared data set, read in place from the object store.
             experiment: The experiment's directory.
-            objective: What the best weights are chosen by.
+            objectives: The best weights are chosen by the first.
             stops_at: As in `Scheduler`.
             clones: Whether at these reports trials may be told to copy each other.
         """
-        assert data is not None and objective is not None
-        self.objective = objective
+        assert data is not None and objectives
+        self.objective = objectives[0]
+        self.measure_latency = any(each.name == "latency_ms" for each in objectives)
         self.stops_at, self.clones = stops_at, clones
         self.data = PreparedData.from_buffer(data, "object store")
         self.experiment = Path(experiment)
@@ -129,7 +131,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             )
         config = self._with_device(Config.from_mapping(self.assignment["config"], source="trial"))
         torch.set_num_threads(config.training.threads or self._cpus())
-        trainer = Trainer(self.data, config)
+        trainer = Trainer(self.data, config, measure_latency=self.measure_latency)
         self.files = TrialFiles(self.experiment, self.assignment["trial"])
         self.saver, self.seconds_written = TrialSaver(self.files), 0.0
         self.best_value: float | None = None
