@@ -1,36 +1,36 @@
-"""The AWS cluster file: right by Ray's own schema, and saying what it is meant to say."""
+"""The AWS cluster file: right by Ray's own schema and code, and saying what it is meant to say."""
 
-import copy
-import re
+import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "cluster.yaml"
-COMMANDS = ("setup_commands", "head_setup_commands", "worker_setup_commands")
-START = ("head_start_ray_commands", "worker_start_ray_commands")
-PLACEHOLDER = "REPLACE-ME"
+from tests.deploy.files import (
+    AWS,
+    COMMANDS,
+    PLACEHOLDER,
+    START,
+    ec2_problems,
+    load,
+    secrets_in,
+    unpinned,
+)
+from tests.deploy.files import prepared as prepared_file
+
+TEXT = AWS.read_text(encoding="utf-8")
+WORKERS = ("gpu-spot", "gpu-on-demand")
 
 
 @pytest.fixture
 def raw():
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return load(AWS)
 
 
 @pytest.fixture
-def prepared(raw):
-    """The file as Ray uses it: its defaults filled in."""
-    return prepare_config(copy.deepcopy(raw))
-
-
-def pins(file: str) -> dict[str, str]:
-    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    found = (re.match(r"([\w-]+)(?:\[[\w,]+\])?==(\S+)", line) for line in lines)
-    return {match[1].lower(): match[2] for match in found if match}
+def prepared():
+    return prepared_file(AWS)
 
 
 # Ray's schema
@@ -49,7 +49,7 @@ def an_unknown_head(config):
 
 
 def more_workers_than_allowed(config):
-    config["available_node_types"]["gpu"]["min_workers"] = 5
+    config["available_node_types"]["gpu-spot"]["min_workers"] = 5
 
 
 def a_cpu_in_words(config):
@@ -77,15 +77,9 @@ def test_ray_refuses_a_broken_copy(raw, damage, problem):
 
 
 def test_aws_accepts_the_machines(prepared):
-    """Checks names and types of what is sent to EC2, which Ray's schema leaves open."""
-    from botocore.session import get_session
-    from botocore.validate import ParamValidator
-
-    run_instances = get_session().get_service_model("ec2").operation_model("RunInstances")
-    for name, node in prepared["available_node_types"].items():
-        request = {"MinCount": 1, "MaxCount": 1, **node["node_config"]}
-        report = ParamValidator().validate(request, run_instances.input_shape)
-        assert not report.has_errors(), f"{name}: {report.generate_report()}"
+    assert not ec2_problems(prepared)
+    prepared["available_node_types"]["gpu-spot"]["node_config"]["InstanceTyp"] = "g4dn.xlarge"
+    assert "InstanceTyp" in ec2_problems(prepared)[0]
 
 
 # What was decided
@@ -98,12 +92,18 @@ def test_the_head_runs_no_trials(prepared):
     assert "InstanceMarketOptions" not in head["node_config"]
 
 
-def test_workers_are_spot_instances_that_come_and_go(prepared):
-    worker = prepared["available_node_types"]["gpu"]
-    assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert worker["min_workers"] == 0
-    assert 0 < worker["max_workers"] <= prepared["max_workers"]
+def test_workers_come_and_go(prepared):
+    assert set(WORKERS) == set(prepared["available_node_types"]) - {"head"}
+    for name in WORKERS:
+        worker = prepared["available_node_types"][name]
+        assert worker["min_workers"] == 0
+        assert worker["max_workers"] == prepared["max_workers"] > 0
     assert prepared["idle_timeout_minutes"] > 0
+
+
+def test_workers_differ_in_the_market_alone(prepared):
+    spot, on_demand = (prepared["available_node_types"][name]["node_config"] for name in WORKERS)
+    assert spot == on_demand | {"InstanceMarketOptions": {"MarketType": "spot"}}
 
 
 def test_every_node_installs_what_requirements_pin(raw, prepared):
@@ -113,13 +113,13 @@ def test_every_node_installs_what_requirements_pin(raw, prepared):
 
 
 def test_every_package_installed_is_pinned_as_ours(prepared):
-    ours = pins("requirements.txt") | pins("requirements-dev.txt")
-    for command in {command for key in COMMANDS for command in prepared[key]}:
-        for arguments in re.findall(r"pip install (.*)", command):
-            packages = re.sub(r"-r \S+", "", arguments).replace("'", "").split()
-            for package in packages:
-                name, _, version = package.partition("==")
-                assert version == ours[name.split("[")[0]], package
+    commands = "\n".join(command for key in COMMANDS for command in prepared[key])
+    assert "ray[default]==" in commands
+    assert unpinned(commands) == []
+    assert unpinned("pip install --upgrade 'ray[default]==2.59.0' other") == [
+        "ray[default]==2.59.0",
+        "other",
+    ]
 
 
 def test_nothing_comes_from_rays_defaults(raw, prepared):
@@ -129,9 +129,8 @@ def test_nothing_comes_from_rays_defaults(raw, prepared):
 
 
 def test_no_development_version_of_ray():
-    text = FILE.read_text(encoding="utf-8").lower()
     for sign in ("nightly", ".whl", "wheels", "latest/ray", "pip install -u", "--upgrade"):
-        assert sign not in text
+        assert sign not in TEXT.lower()
 
 
 @pytest.mark.parametrize("key", START)
@@ -150,34 +149,49 @@ def test_the_token_is_shipped_and_only_its_owner_reads_it(prepared):
 
 def test_the_dashboard_listens_on_loopback_only(prepared):
     assert "--dashboard-host=127.0.0.1" in prepared["head_start_ray_commands"][-1]
-    assert "0.0.0.0" not in FILE.read_text(encoding="utf-8")
-
-
-def test_experiments_lie_on_storage_that_every_node_mounts(raw, prepared):
-    mount = next(command for command in prepared["setup_commands"] if "mount -t nfs4" in command)
-    assert f"{raw['provider']['region']}.amazonaws.com:/ /mnt/runs" in mount
-    assert "--storage /mnt/runs" in FILE.read_text(encoding="utf-8")
+    assert "0.0.0.0" not in TEXT
 
 
 def test_two_placeholders_are_to_be_replaced_and_said_so(raw):
     assert yaml.safe_dump(raw).count(f"ami-{PLACEHOLDER}") == len(raw["available_node_types"])
-    values = [line for line in FILE.read_text(encoding="utf-8").splitlines() if "#" not in line]
+    values = [line for line in TEXT.splitlines() if "#" not in line]
     assert sum(PLACEHOLDER in line for line in values) == 2
-    assert f"# {PLACEHOLDER}:" in FILE.read_text(encoding="utf-8")
+    assert TEXT.count(f"# {PLACEHOLDER}:") == 2
 
 
 def test_no_secrets():
-    text = FILE.read_text(encoding="utf-8")
-    for sign in (r"\b(AKIA|ASIA)[A-Z0-9]{12}", r"\b[0-9a-fA-F]{32,}\b", "BEGIN [A-Z ]*KEY"):
-        assert not re.search(sign, text)
-    for key in ("aws_credentials", "secret_access_key", "RAY_AUTH_TOKEN=", "WANDB_API_KEY"):
-        assert key not in text
+    assert secrets_in(TEXT) == []
+    assert secrets_in("export RAY_AUTH_TOKEN=1 # " + "0123456789abcdef" * 2) == [
+        "0123456789abcdef" * 2,
+        "RAY_AUTH_TOKEN=",
+    ]
+
+
+# What is copied to the head
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_the_project_is_copied_without_data_and_secrets(raw, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    copied = {"model/loss.py", "configs/demo.yaml", "analysis/data/x.py", "requirements.txt"}
+    left = {"data/c.txt", "runs/a/trial.json", "wandb/run/x", ".env", "configs/.env.local"}
+    left |= {".git/config", ".venv/bin/python", ".aws/credentials", "model/__pycache__/x.pyc"}
+    for name in copied | left:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("x")
+    key = tmp_path / "ray-autoscaler_us-west-2.pem"  # the launcher copies it by the same rules
+    key.write_text("x")
+    for source in (f"{here}/", str(key)):
+        excludes = [option for rule in raw["rsync_exclude"] for option in ("--exclude", rule)]
+        subprocess.run(["rsync", "-a", *excludes, source, f"{there}/"], check=True)
+    found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert found == copied | {key.name}
 
 
 # The commands
 
 
-@pytest.mark.parametrize("key", [*COMMANDS, *START])
+@pytest.mark.parametrize("key", ["initialization_commands", *COMMANDS, *START])
 def test_commands_are_valid_shell(prepared, key):
     for command in prepared[key]:
         subprocess.run(["bash", "-n", "-c", command], check=True)
