@@ -1,6 +1,7 @@
 """The benchmark of a thousand trials: its arithmetic by hand, and itself at toy size."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,15 @@ def test_figures_by_hand():
     ends = [10.0, 11.0, 12.0, 15.0, 18.0, 21.0, 24.0, 27.0]
     memory = [[n + 1, 5e6 + 2000 * n] for n in range(8)]
     assert many_trials.window_of(8) == 2
-    assert many_trials.figures(ends, memory) == {
+    kept = [[3, 4e6], [7, 4e6 + 1000]]
+    assert many_trials.figures(ends, memory, kept) == {
         "first_milliseconds": pytest.approx(1000.0),
         "last_milliseconds": pytest.approx(3000.0),
         "ratio": pytest.approx(3.0),
         "kilobytes_a_trial": pytest.approx(2.0),
+        "kept_kilobytes_a_trial": pytest.approx(0.25),
     }
+    assert math.isnan(many_trials.figures(ends, memory)["kept_kilobytes_a_trial"])
 
 
 def test_the_hundred_first_and_last():
@@ -63,6 +67,7 @@ def test_small_and_without_ray(tmp_path, capsys):
         assert len(side["ends"]) == 12
         assert side["ends"] == sorted(side["ends"])
         assert [n for n, _ in side["memory"]] == list(range(1, 13))
+        assert [n for n, _ in side["kept"]] == [4, 12]
         assert all(size > 10e6 for _, size in side["memory"])
     assert (tmp_path / "many-trials.png").stat().st_size > 10_000
     out = capsys.readouterr().out
@@ -70,10 +75,21 @@ def test_small_and_without_ray(tmp_path, capsys):
     assert out.endswith(f"{tmp_path / 'many-trials.png'}\n")
 
 
+def test_some_sides_have_fewer_trials(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(many_trials.MOST, "sobol", 8)
+    arguments = ["--trials", "12", "--only", "random", "sobol", "--json", str(tmp_path / "f")]
+    assert many_trials.main(arguments) == 0
+    sides = read(tmp_path / "f")["sides"]
+    assert {name: len(side["ends"]) for name, side in sides.items()} == {"random": 12, "sobol": 8}
+    assert "sobol: 8 trials" in capsys.readouterr().err
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_small_through_ray(tmp_path):
-    assert many_trials.main(["--trials", "6", "--only", "ray", "--json", str(tmp_path / "f")]) == 0
-    side = read(tmp_path / "f")["sides"]["ray"]
+@pytest.mark.parametrize("name", ["ray", "ray-tpe"])
+def test_small_through_ray(name, tmp_path):
+    assert many_trials.main(["--trials", "6", "--only", name, "--json", str(tmp_path / "f")]) == 0
+    side = read(tmp_path / "f")["sides"][name]
     assert len(side["ends"]) == 6
     assert {n for n, _ in side["memory"]} <= set(range(1, 7))
+    assert side["kept_kilobytes_a_trial"] is None

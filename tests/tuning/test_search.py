@@ -314,12 +314,19 @@ def test_cmaes_draws_fields_without_order_at_random():
 # TPE and Gaussian process: what the study says
 
 
+def studied(searcher):
+    """The trials of the study, but for the first: samples are drawn for it, and it never runs."""
+    draft, *trials = searcher.study.trials
+    assert (draft.state, draft.params) == (TrialState.WAITING, {})
+    return trials
+
+
 def told(outcome, kind=TPESearcher):
     searcher = kind(DISCRETE, 0)
     searcher.ask()
     searcher.report(0, 100, 4.0)
     searcher.tell(0, outcome)
-    return searcher.study.trials[0]
+    return studied(searcher)[0]
 
 
 @pytest.mark.parametrize("kind", [TPESearcher, GPSearcher])
@@ -349,23 +356,21 @@ class TestStudies:
     def test_nothing_runs_but_trials_that_do(self, kind):
         searcher = kind(DISCRETE, 0, startup_trials=3)
         finish(searcher, lambda configuration: configuration["clip"], 12)
-        states = [trial.state for trial in searcher.study.trials]
-        assert states.count(TrialState.COMPLETE) == 12
-        assert TrialState.RUNNING not in states
+        assert [trial.state for trial in studied(searcher)] == [TrialState.COMPLETE] * 12
         searcher.ask()
-        states = [trial.state for trial in searcher.study.trials]
-        assert states.count(TrialState.RUNNING) == 1
+        states = [trial.state for trial in studied(searcher)]
+        assert states == [TrialState.COMPLETE] * 12 + [TrialState.RUNNING]
 
     def test_a_trial_that_runs_again_is_running(self, kind):
         searcher = kind(DISCRETE, 0)
         configuration = searcher.ask()
         searcher.tell(0, Outcome("failed", None, 10))
         searcher.retried(0)
-        first, second = searcher.study.trials
+        first, second = studied(searcher)
         assert (first.state, second.state) == (TrialState.FAIL, TrialState.RUNNING)
         assert first.params == second.params == OptunaSpace(DISCRETE).params(configuration)
         searcher.tell(0, Outcome("finished", 2.0, 10))
-        assert searcher.study.trials[1].value == 2.0
+        assert studied(searcher)[1].value == 2.0
 
     def test_past_trials_are_in_the_study_with_their_curves(self, kind):
         searcher = kind(DISCRETE, 0)
@@ -377,7 +382,7 @@ class TestStudies:
                 PastTrial(points[2], Outcome("stopped", 4.0, 100), [(50, math.inf), (100, 4.0)]),
             ]
         )
-        complete, *pruned = searcher.study.trials
+        complete, *pruned = studied(searcher)
         assert (complete.state, complete.value) == (TrialState.COMPLETE, 2.0)
         assert complete.intermediate_values == {100: 3.0, 200: 2.0}
         assert [(t.state, t.intermediate_values) for t in pruned] == (
@@ -468,18 +473,43 @@ def test_tpe_models_what_is_searched_together_in_groups():
     assert statistics.median(losses[40:]) < 0.3
 
 
-@pytest.mark.parametrize("when", [{}, {"clip": Expression.parse("optimizer == 'adam'")}])
-def test_tpe_asks_for_joint_densities_and_for_groups_where_there_are_conditions(when, monkeypatch):
+def test_tpe_asks_for_joint_densities_and_the_constant_liar(monkeypatch):
     asked = []
     sampler = optuna.samplers.TPESampler
     monkeypatch.setattr(
         "optuna.samplers.TPESampler", lambda **options: asked.append(options) or sampler(**options)
     )
-    searcher = TPESearcher(SearchSpace(DISCRETE.parameters, when=when), 0, startup_trials=1)
+    searcher = TPESearcher(DISCRETE, 0, startup_trials=1)
     finish(searcher, lambda configuration: configuration["encoder_layers"], 2)
-    options = asked[-1]
-    assert options["multivariate"] and options["constant_liar"]
-    assert options["group"] == bool(when)
+    assert asked[-1]["multivariate"] and asked[-1]["constant_liar"]
+
+
+def test_fields_under_one_condition_are_a_group():
+    when = {
+        "learning_rate": Expression.parse("optimizer == 'adam'"),
+        "clip": Expression.parse("optimizer == 'sgd'"),
+        "dropout": Expression.parse("optimizer == 'adam'"),
+    }
+    parameters = {**DISCRETE.parameters, **RATE.parameters, "dropout": Uniform(0, 1)}
+    groups = OptunaSpace(SearchSpace(parameters, when=when)).groups
+    assert {frozenset(group) for group in groups} == {
+        frozenset({"optimizer", "embedding_size", "encoder_layers"}),
+        frozenset({"learning_rate", "dropout"}),
+        frozenset({"clip"}),
+    }
+    together = OptunaSpace(SearchSpace(parameters))
+    assert together.groups == [together.distributions]
+
+
+@pytest.mark.parametrize("kind", [TPESearcher, GPSearcher])
+def test_a_proposal_leaves_nothing_in_the_study(kind):
+    """Or what runs, and what was known when it began, would depend on proposals not taken."""
+    searcher = kind(RATE, 0, startup_trials=2)
+    finish(searcher, lambda configuration: configuration["learning_rate"], 3)
+    before = searcher.study.trials
+    proposal = searcher._propose(3)
+    assert searcher._propose(3) == proposal
+    assert studied(searcher) == before[1:]
 
 
 def test_internal_distributions():
@@ -563,3 +593,14 @@ def test_where_the_model_finds_nothing_a_new_point_is_drawn(monkeypatch):
     monkeypatch.setattr(searcher._optuna_space, "quantiles", lambda params: place)
     assert searcher.ask()["clip"] == 50 - first["clip"]
     assert searcher.ask() is None
+
+
+@pytest.mark.parametrize("kind", [TPESearcher, GPSearcher])
+def test_whole_numbers_of_a_wide_range_are_not_listed(kind):
+    """Optuna's Gaussian process would list them, 32 GB of them."""
+    space = SearchSpace({"seed": IntUniform(0, 2**32 - 1), "clip": Categorical((0, 50))})
+    searcher = kind(space, 0, startup_trials=3)
+    finish(searcher, lambda configuration: configuration["seed"] / 2**32, 6)
+    assert all(space.contains(searcher.ask()) for _ in range(2))
+    encoded = OptunaSpace(space).params({"seed": 2**31, "clip": 0})
+    assert encoded["seed"] == pytest.approx(0.5)

@@ -52,6 +52,8 @@ class Searcher(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether its proposals depend on how trials ended.
+    learns: ClassVar[bool] = False
     #: Whether it can search for several objectives: it learns from all, or from none.
     several_objectives: ClassVar[bool] = True
 

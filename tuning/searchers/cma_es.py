@@ -36,6 +36,7 @@ class CMAESSearcher(Searcher):
     """
 
     name = "cmaes"
+    learns = True
     several_objectives = False
 
     @classmethod

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tuning.distributions import Scalar
 from tuning.optuna_log import quiet_optuna
 from tuning.outcome import Outcome, PastTrial
 from tuning.searchers.base import Configuration, Searcher, derived_seed
@@ -31,8 +32,10 @@ class OptunaSearcher(Searcher):
 
     The first trials are random. Finished trials are COMPLETE in the study with their best value,
     stopped ones PRUNED with the iteration that they reached and their best value there. Diverged
-    and failed trials are FAIL, which samplers leave out; and so is every sample, which becomes a
-    trial of its own when it is proposed.
+    and failed trials are FAIL, which samplers leave out.
+
+    Samplers are asked for samples directly, not through `optuna.Study.ask`, which would look
+    through all trials for what is searched, and leave in the study a trial for every sample.
 
     Args:
         space: What to search.
@@ -42,9 +45,11 @@ class OptunaSearcher(Searcher):
         startup_trials: How many trials to learn from are needed before the sampler is asked.
 
     Attributes:
-        study: The Optuna study, in memory, in internal values (see `optuna_space`).
+        study: The Optuna study, in memory, in internal values (see `optuna_space`). Its first trial
+            is WAITING and never runs.
     """
 
+    learns = True
     #: Trials that ended so can be learned from.
     learned_states: ClassVar[tuple[str, ...]]
 
@@ -68,6 +73,10 @@ class OptunaSearcher(Searcher):
         self._optuna_space = OptunaSpace(self.space)
         with quiet_optuna():
             self.study = optuna.create_study(directions=[self.goal, *self.other_goals])
+        # Samplers note a sample at the trial that it is for. This one is for all samples: waiting
+        # trials say nothing to samplers, so none sees what was noted for another.
+        self.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING))
+        (self._draft,) = self.study.trials
         self._running: dict[int, optuna.Trial] = {}
         self._learned = 0
 
@@ -85,30 +94,35 @@ class OptunaSearcher(Searcher):
 
     def _sampled(self, number: int, rng: random.Random) -> Configuration | None:
         """The sampler's proposal, or a point near it where it is forbidden or known already."""
-        from optuna.trial import TrialState
-
+        params: dict[str, Any] = {}
         with quiet_optuna(but_for_errors=True):
-            self.study.sampler = self._sampler(derived_seed(self.seed, number))
-            sample = self.study.ask(self._optuna_space.distributions)
-        # What becomes a trial is given to the study in `_accept`, whoever proposed it.
-        self.study.tell(sample, state=TrialState.FAIL)
-        quantiles = self._optuna_space.quantiles(sample.params)
+            sampler = self._sampler(derived_seed(self.seed, number))
+            for group in self._optuna_space.groups:
+                params |= sampler.sample_relative(self.study, self._draft, group)
+        quantiles = self._optuna_space.quantiles(params)
         point = self.space.point(quantiles)
         if point is not None and self.points.is_new(point):
             return point
         return self.points.near(quantiles, rng)
 
     def _accept(self, number: int, configuration: Configuration) -> None:
-        from optuna.samplers import RandomSampler
+        import optuna
 
-        # The parameters are given, so the sampler is not asked; ours would fit its model first.
-        self.study.sampler = RandomSampler(seed=0)
+        self._add("RUNNING", configuration)
+        added = self.study.get_trials(deepcopy=False)[-1]
+        self._running[number] = optuna.Trial(self.study, added._trial_id)
+
+    def _add(self, state: str, configuration: Mapping[str, Scalar], **values: Any) -> None:
+        """Adds a trial to the study."""
+        from optuna.trial import TrialState, create_trial
+
         params = self._optuna_space.params(configuration)
-        self.study.enqueue_trial(params)
-        self._running[number] = self.study.ask(self._distributions_of(params))
-
-    def _distributions_of(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {name: self._optuna_space.distributions[name] for name in params}
+        distributions = {name: self._optuna_space.distributions[name] for name in params}
+        self.study.add_trial(
+            create_trial(
+                state=TrialState[state], params=params, distributions=distributions, **values
+            )
+        )
 
     def _learn(self, trial: int, outcome: Outcome) -> None:
         from optuna.trial import TrialState
@@ -132,24 +146,18 @@ class OptunaSearcher(Searcher):
         self._accept(trial, self._configurations[trial])
 
     def _learn_past(self, past: PastTrial) -> None:
-        import optuna
-
         if not self._is_learned(past.outcome):
             return
         assert past.outcome.value is not None
         self._learned += 1
-        params = self._optuna_space.params(past.configuration)
         finished = past.outcome.state == "finished"
         curve = {step: _cut(reported) for step, reported in past.reports}
         curve[past.outcome.iteration] = _cut(past.outcome.value)
-        self.study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState["COMPLETE" if finished else "PRUNED"],
-                values=_values(past.outcome) if finished else None,
-                params=params,
-                distributions=self._distributions_of(params),
-                intermediate_values={} if self.other_goals else curve,
-            )
+        self._add(
+            "COMPLETE" if finished else "PRUNED",
+            past.configuration,
+            values=_values(past.outcome) if finished else None,
+            intermediate_values={} if self.other_goals else curve,
         )
 
 
@@ -158,7 +166,7 @@ class TPESearcher(OptunaSearcher):
 
     Two densities are estimated, of the best tenth of the trials and of the rest, over all fields
     jointly, and the candidate with the largest ratio is proposed. In a conditional space fields
-    that are searched together form groups, each with densities of its own. Running trials count as
+    with the same condition form a group, each with densities of its own. Running trials count as
     bad ones (the constant liar), so that parallel trials spread out.
 
     Optuna ranks stopped trials behind the finished ones, by the iteration they reached and by
@@ -175,7 +183,6 @@ class TPESearcher(OptunaSearcher):
             seed=seed,
             n_startup_trials=self.startup_trials,
             multivariate=True,
-            group=self.space.conditional,
             constant_liar=True,
         )
 

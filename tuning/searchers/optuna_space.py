@@ -14,10 +14,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuning.distributions import Distribution, IntUniform, LogUniform, Ordinal, Scalar, Uniform
+from tuning.spaces.expressions import Expression
 from tuning.spaces.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+
+#: Whole numbers are told to samplers as such up to so many: Optuna's GP lists them all.
+MOST_WHOLE = 10_000
 
 
 class OptunaSpace:
@@ -28,12 +33,17 @@ class OptunaSpace:
 
     Attributes:
         distributions: Of the internal value of each searched field, in the space's order.
+        groups: The same, by name, apart for each condition under which fields are searched.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self._fields = dict(space.searched)
         self.distributions = {name: _internal(d) for name, d in self._fields.items()}
+        groups: dict[Expression | None, dict[str, BaseDistribution]] = {}
+        for name, distribution in sorted(self.distributions.items()):
+            groups.setdefault(space.when.get(name), {})[name] = distribution
+        self.groups = list(groups.values())
 
     def params(self, configuration: Mapping[str, Scalar]) -> dict[str, Any]:
         """The internal values of the fields that are active in a configuration."""
@@ -57,7 +67,7 @@ def _internal(distribution: Distribution) -> BaseDistribution:
         return CategoricalDistribution(range(len(distribution.grid())))
     if isinstance(distribution, Ordinal):
         return IntDistribution(0, len(distribution.grid()) - 1)
-    if type(distribution) is IntUniform:
+    if isinstance(distribution, IntUniform) and _is_whole(distribution):
         return IntDistribution(distribution.low, distribution.high)
     if type(distribution) is Uniform:
         return FloatDistribution(distribution.low, distribution.high)
@@ -71,11 +81,16 @@ def _is_place(distribution: Distribution) -> bool:
     return not distribution.ordered or isinstance(distribution, Ordinal)
 
 
+def _is_whole(distribution: Distribution) -> bool:
+    """Whether the internal value is the whole number itself."""
+    return type(distribution) is IntUniform and distribution.size() <= MOST_WHOLE
+
+
 def _encoded(distribution: Distribution, value: Any) -> int | float:
     """The internal value of a field's value."""
     if _is_place(distribution):
         return _place(distribution, value)
-    if type(distribution) is IntUniform:
+    if _is_whole(distribution):
         return int(value)
     if type(distribution) in (Uniform, LogUniform):
         return float(value)
@@ -86,7 +101,7 @@ def _quantile(distribution: Distribution, internal: int | float) -> float:
     """The quantile, in [0, 1], at which a field has the value with an internal value."""
     if _is_place(distribution):
         return distribution.cdf(distribution.grid()[int(internal)])
-    if type(distribution) in (IntUniform, Uniform, LogUniform):
+    if _is_whole(distribution) or type(distribution) in (Uniform, LogUniform):
         return distribution.cdf(internal)
     return internal
 
