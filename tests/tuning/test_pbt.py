@@ -69,6 +69,20 @@ def test_the_sixth_of_eight_goes_on_as_it_is():
     assert scheduler.report(7, 2, 6.0) is CONTINUE
 
 
+def test_weights_that_were_given_up_are_not_taken_over():
+    """Trial 1 is to go on from 0, and is not the one that was judged any more."""
+    scheduler = population(4, quantile_fraction=0.5)
+    assert scheduler.report(0, 2, 1.0) is CONTINUE
+    assert scheduler.report(1, 2, 2.0) is CLONE
+    assert scheduler.report(2, 2, 3.0) is CLONE
+    for seed in range(20):
+        again = population(4, quantile_fraction=0.5, seed=seed)
+        for trial in range(3):
+            again.report(trial, 2, trial + 1.0)
+        assert again.report(3, 2, 4.0) is CLONE
+        assert again.clone_of(3).source == 0
+
+
 @pytest.mark.parametrize(
     ("members", "fraction", "replaced"),
     [

@@ -9,12 +9,14 @@ from model.errors import ConfigurationError, ExperimentError
 from tests.tuning.ray_support import sweep_mapping, write_corpus
 from tuning.choices import with_choices
 from tuning.coordinator import Coordinator
+from tuning.distributions import Uniform
 from tuning.environment import environment
 from tuning.experiment import MANIFEST, Experiment
 from tuning.journal import Journal
 from tuning.repetition import plan_repetition
 from tuning.scheduling import FifoScheduler
-from tuning.searchers import Outcome, RandomSearcher, make_searcher
+from tuning.searchers import Outcome, PastTrial, RandomSearcher, TPESearcher, make_searcher
+from tuning.spaces.search_space import SearchSpace
 from tuning.starting.starting_points import StartingPoints
 from tuning.starting.try_first import points_to_try
 from tuning.starting.warm_start import past_trials_of
@@ -363,3 +365,16 @@ class TestRepetition:
         assert "data.safetensors: cannot be read: no such file" in said
         assert "Nor can they be prepared again: " in said
         assert "tiny.txt: no corpus is there" in said
+
+
+class TestNotes:
+    def test_points_beyond_the_trials_and_a_warm_start_that_teaches_nothing(self):
+        space = SearchSpace({"clip": Uniform(0, 1)})
+        past = [PastTrial({"clip": 0.5}, Outcome("finished", 1.0, 10))]
+        starting = StartingPoints([{"clip": 0.1}, {"clip": 0.2}], past)
+        assert list(starting.notes(RandomSearcher(space), 1)) == [
+            "1 of the 2 points to try are tried; the others come with extend.",
+            "random learns nothing from the 1 trials of the warm start; it only leaves them out.",
+        ]
+        assert list(starting.notes(TPESearcher(space), 2)) == []
+        assert list(StartingPoints().notes(RandomSearcher(space), 1)) == []

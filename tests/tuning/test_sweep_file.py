@@ -1,3 +1,4 @@
+import math
 import random
 import re
 from pathlib import Path
@@ -137,10 +138,10 @@ def test_published_file_runs_as_it_stands(tmp_path):
 DOCUMENT = CONFIGS[0].parents[1] / "docs" / "sweep-files.md"
 
 
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_documents_examples_load(tmp_path, place):
     blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     sweep = load_sweep(written(tmp_path, blocks[place]))
     assert sweep.space.contains(sweep.space.sample(random.Random(0)))
 
@@ -173,6 +174,27 @@ def test_everything_is_kept_for_tracking():
     assert (sweep.name, sweep.project, sweep.entity, sweep.description) == ("n", "p", "e", "d")
     assert sweep.tags == ("a", "b")
     assert sweep.run_cap == 7
+
+
+def test_launch_queues_are_unused():
+    sweep = parse_sweep(minimal(scheduler={"num_workers": 4, "resource": "local-process"}, job="x"))
+    assert sweep.notes == (
+        "unused: scheduler: means nothing here.",
+        "unused: job: means nothing here.",
+    )
+
+
+@pytest.mark.parametrize("stated", [{"distribution": "uniform", "min": 0}, {"min": 0.0}])
+def test_a_range_may_begin_where_the_values_do_not(stated):
+    """As W&B's own examples do, with learning rates from 0."""
+    sweep = parse_sweep(with_parameter("learning_rate", stated | {"max": 0.1}))
+    assert sweep.space.searched["learning_rate"] == Uniform(math.nextafter(0, 1), 0.1)
+    assert sweep.notes == (
+        "parameters.learning_rate.min: 0 itself is left out, for it is no learning_rate.",
+    )
+    assert sweep.space.point({"learning_rate": 0.0})["learning_rate"] > 0
+    with pytest.raises(ConfigurationError, match="learning_rate.min: must be greater than 0"):
+        parse_sweep(with_parameter("learning_rate", {"min": -1.0, "max": 0.1}))
 
 
 def test_unused_keys_are_noted():
@@ -276,8 +298,8 @@ def test_rungs_are_not_checked_where_reports_are_searched():
             "metric.target: must be a finite number, but got nan.",
         ),
         (
-            minimal(scheduler={"engine": "optuna"}),
-            "scheduler: not supported; method or dialogue_tune.searcher chooses the search",
+            minimal(scheduler={"job": "wandb/jobs/Optuna Scheduler Job:latest"}),
+            "scheduler: a scheduler job of your own cannot propose here; method or",
         ),
         (minimal(run_cap=0), "run_cap: must be a whole number of at least 1, but got 0."),
         (minimal(run_cap=True), "run_cap: must be a whole number of at least 1, but got True."),
@@ -410,7 +432,7 @@ def test_every_problem_is_reported_at_once_with_file_and_path():
 
 
 def test_a_fault_is_reported_once():
-    assert len(problems_of(with_parameter("learning_rate", {"min": 0.0, "max": "x"}))) == 2
+    assert len(problems_of(with_parameter("learning_rate", {"min": -1.0, "max": "x"}))) == 2
     log = {"distribution": "log_uniform_values", "min": 0, "max": 1}
     assert len(problems_of(with_parameter("learning_rate", log))) == 1
 

@@ -15,7 +15,6 @@ from tuning.commands.common import (
     report_end,
     resources,
 )
-from tuning.sweeps.sweep_file import load_sweep
 
 
 def register(commands: Subcommands) -> None:
@@ -87,9 +86,11 @@ def _share(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from tuning.choices import load_chosen
     from tuning.launch import run
 
-    sweep = load_sweep(arguments.file).with_overrides(parse_assignments(arguments.assignments))
+    sweep = load_chosen(arguments.file, arguments.searcher)
+    sweep = sweep.with_overrides(parse_assignments(arguments.assignments))
     for note in sweep.notes:
         print(f"note: {note}", file=sys.stderr)
     experiment = run(

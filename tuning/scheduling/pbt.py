@@ -155,7 +155,12 @@ class PbtScheduler(Scheduler):
         share = min(math.ceil(len(ranked) * self.quantile_fraction), len(ranked) // 2)
         if trial not in ranked[len(ranked) - share :]:
             return None
-        better = [other for other in ranked[:share] if population[other] < fitness]
+        # One that was itself told to copy another has given up the weights that were judged.
+        better = [
+            other
+            for other in ranked[:share]
+            if population[other] < fitness and other not in self._clones
+        ]
         return rng.choice(better) if better else None
 
     def clone_of(self, trial: int) -> Clone:

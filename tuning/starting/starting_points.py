@@ -9,7 +9,7 @@ Both are written before the manifest and never changed, so that a resume needs n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,20 @@ class StartingPoints:
             searcher.warm_start(self.past)
         if self.tried:
             searcher.enqueue(self.tried)
+
+    def notes(self, searcher: Searcher, trials: int) -> Iterator[str]:
+        """Yields what people may not expect of it, in words.
+
+        Args:
+            searcher: Who proposes.
+            trials: How many trials are asked for.
+        """
+        if len(self.tried) > trials:
+            tried = f"{trials} of the {len(self.tried)} points to try"
+            yield f"{tried} are tried; the others come with extend."
+        if self.past and not searcher.learns:
+            past = f"the {len(self.past)} trials of the warm start"
+            yield f"{searcher.name} learns nothing from {past}; it only leaves them out."
 
     def write(self, directory: Path) -> None:
         """Writes the files that there is something for, and removes others of their names.

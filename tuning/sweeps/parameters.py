@@ -101,6 +101,7 @@ def parse_field(name: Any, leaf: Leaf, problems: Problems, notes: list[str]) -> 
     if not isinstance(stated, Mapping):
         problems.add(leaf.path, f"must be a mapping such as {{value: ...}}, but got {stated!r}.")
         return None
+    stated = _without_open_end(stated, rule, leaf.path, notes)
     noted = len(problems.found)
     distribution = parse_distribution(stated, problems, leaf.path)
     for key, fault in _stated_faults(stated, rule):
@@ -119,6 +120,24 @@ def parse_field(name: Any, leaf: Leaf, problems: Problems, notes: list[str]) -> 
         _check_ends(distribution, rule, leaf.path, problems)
         _note_logarithms(name, distribution, leaf.path, notes)
     return distribution if len(problems.found) == noted else None
+
+
+def _without_open_end(
+    stated: Mapping[str, Any], rule: Rule, path: str, notes: list[str]
+) -> Mapping[str, Any]:
+    """An even range from where a field's values begin, that place itself not being one.
+
+    W&B's own examples have learning rates from 0. Drawing exactly 0 has no probability.
+    """
+    low, kinds = stated.get("min"), (None, Uniform.name)
+    if rule.above is None or rule.kind is not float or stated.get("distribution") not in kinds:
+        return stated
+    if type(low) not in (int, float) or low != rule.above:
+        return stated
+    if "distribution" not in stated and type(low) is type(stated.get("max")) is int:
+        return stated  # whole numbers, of which it is one
+    notes.append(f"{path}.min: {low:g} itself is left out, for it is no {path.rpartition('.')[2]}.")
+    return {**stated, "min": math.nextafter(rule.above, math.inf)}
 
 
 def _stated_faults(stated: Mapping[str, Any], rule: Rule) -> Iterator[tuple[str, str]]:

@@ -39,13 +39,6 @@ KEYS = (
 )
 #: W&B's keys that mean nothing here, whatever they hold.
 UNUSED_KEYS = ("program", "command", "controller", "apiVersion", "kind", "job", "image_uri")
-#: W&B's keys that would change the search, with what to do instead.
-REFUSED_KEYS = {
-    "scheduler": (
-        "not supported; method or dialogue_tune.searcher chooses the search, early_terminate or "
-        "dialogue_tune.scheduler the stopping."
-    ),
-}
 TEXT_KEYS = ("name", "project", "entity", "description")
 
 
@@ -193,8 +186,8 @@ def _check_keys(mapping: Mapping[str, Any], problems: Problems, notes: list[str]
     for key in mapping:
         if key in UNUSED_KEYS:
             notes.append(f"unused: {key}: means nothing here.")
-        elif key in REFUSED_KEYS:
-            problems.add(key, REFUSED_KEYS[key])
+        elif key == "scheduler":
+            _check_launch(mapping[key], problems, notes)
         elif key not in KEYS:
             problems.unknown_key("", key, KEYS)
     for key in TEXT_KEYS:
@@ -206,6 +199,18 @@ def _check_keys(mapping: Mapping[str, Any], problems: Problems, notes: list[str]
     cap = mapping.get("run_cap")
     if cap is not None and (type(cap) is not int or cap < 1):
         problems.add("run_cap", f"must be a whole number of at least 1, but got {cap!r}.")
+
+
+def _check_launch(scheduler: Any, problems: Problems, notes: list[str]) -> None:
+    """Looks at W&B's ``scheduler``: where a sweep on its launch queues runs, or who proposes."""
+    if isinstance(scheduler, Mapping) and "job" not in scheduler:
+        notes.append("unused: scheduler: means nothing here.")
+        return
+    problems.add(
+        "scheduler",
+        "a scheduler job of your own cannot propose here; method or dialogue_tune.searcher chooses "
+        "the search, early_terminate or dialogue_tune.scheduler the stopping.",
+    )
 
 
 def _method(mapping: Mapping[str, Any], problems: Problems) -> str:
