@@ -22,6 +22,7 @@ from analysis.commands.common import (
     write,
 )
 from analysis.completeness import named
+from analysis.report.wording import listing
 from analysis.results import Results
 from model.cli import table
 
@@ -118,7 +119,7 @@ def _summary(results: Results) -> list[str]:
     if len(results.objectives) > 1:
         front = results.pareto()["trial"].tolist()
         lines.append(
-            f"Pareto front of {' and '.join(results.objectives)}: {named(front) or 'none'}"
+            f"Pareto front of {listing(results.objectives)}: {named(front) or 'none'}"
         )
     if not ranked.empty and results.objective == "val_loss":
         lines.append(_against_unigram(results, float(ranked.iloc[0]["val_loss"])))

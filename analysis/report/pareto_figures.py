@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.report.figures import Figure, sample, spec_of, value_axis
-from analysis.report.wording import loss, number
+from analysis.report.figures import Figure, clip, cut_of, sample, spec_of, value_axis
+from analysis.report.wording import loss, number, plural
 from analysis.results import Results
 
 
@@ -32,11 +32,11 @@ def _figure(results: Results, other: str) -> Figure:
     values = valued[results.objective].tolist()
     spec["layout"] |= {
         "xaxis": {"title": {"text": other}},
-        "yaxis": value_axis(values, results.ascending, results.objective),
+        "yaxis": value_axis(values, results.ascending, results.objective, reach=1),
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     }
-    return Figure(f"pareto-{other}", title, _caption(results, shown, rest), spec)
+    return Figure(f"pareto-{other}", title, _caption(results, shown, rest, values), spec)
 
 
 def _trace(frame: pd.DataFrame, results: Results, other: str, *, front: bool) -> Any:
@@ -62,11 +62,17 @@ def _trace(frame: pd.DataFrame, results: Results, other: str, *, front: bool) ->
     )
 
 
-def _caption(results: Results, shown: pd.DataFrame, rest: pd.DataFrame) -> str:
+def _caption(
+    results: Results, shown: pd.DataFrame, rest: pd.DataFrame, values: list[float]
+) -> str:
     said = "Filled marks are on the Pareto front: no other trial is as good by every objective and "
     said += "better by one."
     if len(results.objectives) > 2:
         said += " The front is that of all objectives, so some of it may look beaten here."
     if len(shown) < len(rest):
         said += f" Of the other trials {len(shown)} of {len(rest)} are drawn."
+    cut = cut_of(values, results.ascending, reach=1)
+    beyond = sum(value != clip(value, cut, results.ascending) for value in values)
+    if beyond:
+        said += f" Beyond the axis: {plural(beyond, 'trial')} with a worse {results.objective}."
     return said
