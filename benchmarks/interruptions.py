@@ -4,21 +4,26 @@
 
 A search runs as its users run it, by ``python -m tuning run``: Bayesian, with early stopping, two
 small trials at a time. At random moments its driver or one of its workers is killed with SIGKILL,
-and a killed driver is followed by ``python -m tuning resume``. A search that ends before all kills
-are done is checked and followed by another one. Checked are:
+and a killed driver is followed by ``python -m tuning resume``. Searches log to Weights & Biases,
+offline and online in turn, to a local server that answers as W&B's does, and as late. A search that
+has had its share of the kills, or ends before, is checked and followed by the next one. Checked:
 
 - after each death: every trial that had ended is as it was;
 - in the end, of each search: rows, trials and attempts are numbered without gaps or repeats; every
   trial was proposed once and ended once, with nothing after its end; iterations rise and the best
   value never worsens within an attempt; each curve is, figure for figure, that of the same
   configuration trained without interruption; the best weights are on disk; and the Optuna study
-  says the same as the journal, with nothing RUNNING.
+  says the same as the journal, with nothing RUNNING;
+- and of each trial one W&B run, with every report that stands once and in order, with its figures,
+  and with the trial's end: in the offline files; on the server; and there also after
+  ``python -m tuning sync``, which sends what was offline, and of what was online nothing twice.
 
 What the workers and drivers printed is in ``--keep DIR``, with the experiments, when it is given.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -35,21 +40,34 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.interruption_checks import (  # noqa: E402
+    check_runs,
+    check_search,
+    expected_runs,
+    offline_runs,
+    served_runs,
+)
 from benchmarks.side_by_side import make_parser, write_json  # noqa: E402
 from model.cli import positive, run_main  # noqa: E402
 from model.errors import BenchmarkError  # noqa: E402
 from tests.tuning.ray_support import (  # noqa: E402
-    check_resumed,
     command,
     finish,
     sweep_mapping,
     write_corpus,
 )
+from tests.tuning.wandb_server import WandbServer  # noqa: E402
 
-TRIALS = 30
-#: A kill comes after so many more reports, drawn anew for each, and after some more time.
-REPORTS = (1, 12)
+TRIALS = 20
+#: What searches do with Weights & Biases, in turn.
+MODES = ("offline", "online")
+#: Seconds until the server answers a search, by part: a kill may come before it has what was sent.
+DELAYS = {"graphql": 0.05, "file_stream": 0.5}
+#: A kill comes after so many more reports, drawn anew for each, and after up to so many seconds;
+#: after none, when a search was resumed, at any moment of its start.
+REPORTS = (0, 12)
 PAUSE_SECONDS = 0.3
+START_SECONDS = 8.0
 #: A search on a busy machine makes a report within this time, or something is wrong.
 _PATIENCE_SECONDS = 180.0
 
@@ -62,12 +80,14 @@ class Kill:
 
     Attributes:
         search: Name of the experiment.
+        wandb: ``offline`` or ``online``.
         victim: ``driver`` or ``worker``.
         reports: How many the journal had.
         ended: How many trials had ended.
     """
 
     search: str
+    wandb: str
     victim: str
     reports: int
     ended: int
@@ -81,30 +101,44 @@ class Search:
         name: Of the experiment.
         trials: How many.
         rng: Says when and whom.
+        server: W&B's, of this search alone.
+        mode: ``offline`` or ``online``.
     """
 
-    def __init__(self, directory: Path, name: str, trials: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        trials: int,
+        rng: random.Random,
+        server: WandbServer,
+        mode: str,
+    ) -> None:
         self.directory = directory
         self.name = name
         self.trials = trials
         self.rng = rng
+        self.server = server
+        self.mode = mode
         self.path = directory / "runs" / name
         self.output = ""
         self.process = self._start(
             *("run", directory / "sweep.yaml", "--name", name, "--trials", trials),
-            *("--concurrency", 2, "--wandb", "disabled", "--max-failures", 1000),
+            *("--concurrency", 2, "--wandb", mode, "--max-failures", 1000),
         )
 
     def _start(self, *arguments: Any) -> subprocess.Popen[str]:
-        return command(
-            *arguments, "--storage", self.directory / "runs", env={"OMP_NUM_THREADS": "1"}
-        )
+        environment = self.server.environment(self.directory) | {"OMP_NUM_THREADS": "1"}
+        return command(*arguments, "--storage", self.directory / "runs", env=environment)
 
     def kill(self) -> Kill | None:
         """Kills somebody at a random moment; None where the search ended first."""
-        if not self._wait_for_reports(self.rng.randint(*REPORTS)):
+        fewest, most = REPORTS
+        more = self.rng.randint(fewest if self._reports() else 1, most)
+        if not self._wait_for_reports(more):
             return None
-        time.sleep(self.rng.uniform(0.0, PAUSE_SECONDS))
+        time.sleep(self.rng.uniform(0.0, PAUSE_SECONDS if more else START_SECONDS))
         victim = self.rng.choice(("driver", "worker"))
         reports, ended = self._reports(), self._ended()
         if victim == "worker":
@@ -115,7 +149,7 @@ class Search:
         else:
             return None
         self._check_kept(ended)
-        return Kill(self.name, victim, reports, len(ended))
+        return Kill(self.name, self.mode, victim, reports, len(ended))
 
     def _kill_driver(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)  # it alone; Ray has to notice
@@ -140,10 +174,30 @@ class Search:
             BenchmarkError: where it does not end well.
             AssertionError: where anything is not as it should be.
         """
+        self._let_end()
+        assert "Weights & Biases" not in self.output, f"{self.name}: W&B failed:\n{self.output}"
+        check_search(self.path, self.trials)
+        self._check_wandb()
+
+    def _let_end(self) -> None:
         self.output += finish(self.process, timeout=600)
         if self.process.returncode != 0:
             raise BenchmarkError(f"{self.name}: ended with {self.process.returncode}.")
-        check_search(self.path, self.trials)
+
+    def _check_wandb(self) -> None:
+        """Checks what W&B has, before and after it was sent what it lacks."""
+        from analysis import Results
+
+        expected = expected_runs(Results.open(self.path))
+        if self.mode == "offline":
+            assert self.server.asked == [], f"{self.name}: was not offline"
+            check_runs(offline_runs(self.path), expected)
+        else:
+            check_runs(served_runs(self.server), expected)
+        self.server.delays = {}
+        self.process = self._start("sync", self.name)
+        self._let_end()
+        check_runs(served_runs(self.server), expected)
 
     def stop(self) -> None:
         """Ends the processes, whatever they do; what they printed goes into a file."""
@@ -191,89 +245,26 @@ def _is_ray_worker(pid: int) -> bool:
         return False
 
 
-# What must hold in the end
-
-
-def check_search(path: Path, trials: int) -> None:
-    """Checks a search that has all its trials; see the module's description.
-
-    Args:
-        path: The experiment.
-        trials: How many were asked for.
-
-    Raises:
-        AssertionError: naming what is not as it should be.
-    """
-    from analysis import Results
-
-    results = Results.open(path)
-    check_rows(results.rows, trials)
-    check_resumed(results)
-    _check_weights(results)
-    _check_study(results)
-
-
-def check_rows(rows: Sequence[Any], trials: int) -> None:
-    """Unique numbers, one beginning and one end for each trial, progress within each attempt."""
-    assert [row.seq for row in rows] == list(range(len(rows))), "rows are lost or repeated"
-    proposed = [row.trial for row in rows if row.kind == "proposed"]
-    assert proposed == list(range(trials)), "trials are lost or repeated"
-    attempt, ended = dict.fromkeys(proposed, 1), set()
-    last: dict[tuple[int, int], tuple[int, float]] = {}
-    for row in rows:
-        if row.trial is None:
-            continue
-        assert row.trial not in ended, f"row {row.seq}: trial {row.trial} had ended"
-        if row.kind == "restarted":
-            assert row.attempt == attempt[row.trial] + 1, f"row {row.seq}: attempt {row.attempt}"
-            attempt[row.trial] = row.attempt
-        if row.kind == "report":
-            assert row.attempt == attempt[row.trial], f"row {row.seq}: of an earlier attempt"
-            before, best = last.get((row.trial, row.attempt), (0, float("inf")))
-            assert row.iteration > before, f"row {row.seq}: iteration {row.iteration} again"
-            assert row.values[0] <= best, f"row {row.seq}: the best value worsened"
-            last[row.trial, row.attempt] = row.iteration, row.values[0]
-        if row.state != "running":
-            ended.add(row.trial)
-    assert len(ended) == trials, f"{trials - len(ended)} trials have not ended"
-
-
-def _check_weights(results: Any) -> None:
-    from tuning.trials.trial_files import TrialFiles
-
-    for record in results.trials.to_dict("records"):
-        metrics = TrialFiles(results.experiment.path, record["trial"]).best_metrics()
-        assert metrics["val_loss"] == record["val_loss"], f"weights of trial {record['trial']}"
-
-
-def _check_study(results: Any) -> None:
-    """The study that the search wrote, against the one that is made of the journal."""
-    import optuna
-
-    from analysis.importance import to_study
-    from tuning.study import STUDY
-
-    backend = optuna.storages.journal.JournalFileBackend(str(results.experiment.path / STUDY))
-    storage = optuna.storages.JournalStorage(backend)
-    written = optuna.load_study(study_name=results.experiment.name, storage=storage)
-    for one, other in zip(to_study(results).trials, written.trials, strict=True):
-        for name in ("state", "values", "params", "intermediate_values"):
-            assert getattr(one, name) == getattr(other, name), f"study: {name} of {one.number}"
-
-
 # The command
 
 
 def interrupt(
-    directory: Path, times: int, *, seed: int, trials: int = TRIALS, say: Say = print
+    directory: Path,
+    times: int,
+    *,
+    seed: int,
+    trials: int = TRIALS,
+    modes: Sequence[str] = MODES,
+    say: Say = print,
 ) -> list[Kill]:
-    """Kills searches so many times in a row.
+    """Kills searches so many times in a row, each its share of them.
 
     Args:
         directory: An empty one for corpus, sweep and experiments.
         times: How many kills.
         seed: Of moments and victims.
         trials: Of each search.
+        modes: What the searches do with Weights & Biases, in turn; each has a share.
         say: Hears of each kill.
 
     Raises:
@@ -286,25 +277,33 @@ def interrupt(
     mapping |= {"method": "bayes"}
     mapping |= {"early_terminate": {"type": "hyperband", "min_iter": 5, "eta": 3}}
     (directory / "sweep.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
-    rng, kills, searches = random.Random(seed), [], 0
-    while len(kills) < times:
-        searches += 1
-        search = Search(directory, f"search-{searches}", trials, rng)
+    rng, kills, share = random.Random(seed), [], -(-times // len(modes))
+    for number, mode in enumerate(itertools.cycle(modes), start=1):
+        wanted = min(times, len(kills) + share)
         with ExitStack() as stack:
+            server = stack.enter_context(WandbServer())
+            server.delays = DELAYS
+            search = Search(
+                directory, f"search-{number}", trials=trials, rng=rng, server=server, mode=mode
+            )
             stack.callback(search.stop)
-            while len(kills) < times and (kill := search.kill()) is not None:
+            while len(kills) < wanted and (kill := search.kill()) is not None:
                 kills.append(kill)
                 say(
-                    f"{len(kills)} of {times}: {kill.search}, {kill.victim} killed after "
-                    f"{kill.reports} reports, {kill.ended} trials ended"
+                    f"{len(kills)} of {times}: {kill.search}, W&B {kill.wandb}: {kill.victim} "
+                    f"killed after {kill.reports} reports, {kill.ended} trials ended"
                 )
             search.finish()
-        say(f"{search.name}: nothing lost, nothing repeated")
+        say(f"{search.name}: nothing lost, nothing repeated, {len(server.runs)} W&B runs are whole")
+        if len(kills) == times:
+            break
     return kills
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Kills, checks and prints."""
+    import torch
+
     parser = make_parser(__doc__ or "")
     parser.add_argument("--times", type=positive, default=20, help="kills (%(default)s)")
     parser.add_argument("--seed", type=int, help="of moments and victims (drawn, and said)")
@@ -314,6 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
+    torch.set_num_threads(1)  # as the trials that are trained again to compare
 
     def say(text: str) -> None:
         print(text, flush=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -204,6 +205,13 @@ class TestWithFakes:
         trackings.session([row("proposed"), report(0, 4, state)])
         assert fake.events[-1] == (0, "finish", code, {"state": state, "value": 1 / 4})
 
+    def test_a_trial_that_waited_when_the_target_was_reached_was_stopped(self, trackings, fake):
+        failure = {"iteration": 4, "values": [0.25], "reason": "a worker died"}
+        ended = row("stopped", state="stopped", iteration=4, values=[0.25], reason="target reached")
+        trackings.session([row("proposed"), report(0, 4), row("failed", **failure), ended])
+        assert fake.events[-1][:3] == (0, "finish", 0)
+        assert fake.events[-1][3]["state"] == "stopped"
+
     def test_a_failed_trial_says_why_and_an_attempt_that_is_repeated_does_not_end_it(
         self, trackings, fake
     ):
@@ -363,7 +371,7 @@ class TestFiles:
         assert file.stat().st_size == max([*whole, 7])
         assert file.with_name("run-id-0000.wandb.synced").exists(), "no run in it: it is hidden"
         assert len(wandb_records(file)) == len(whole)
-        assert read_segment(file) == segment
+        assert read_segment(file) == replace(segment, is_synced=True)
 
     def test_files_of_other_runs_are_passed_over(self, tmp_path):
         for name in ("id-0007", "id-promotion", "other-0007"):
@@ -592,6 +600,44 @@ class TestOnline:
         for run in server.runs.values():
             assert (run.steps, run.overwritten) == ([4, 8, 12], [])
             assert run.summary["state"] == "finished"
+
+    def test_what_was_closed_but_not_sent_is_sent_by_the_next_session(
+        self, trackings, server, tmp_path
+    ):
+        """The driver dies while W&B's process sends; its file says that the run has ended."""
+        rows = finished_trial(0)
+        server.hanging.add("file_stream")
+        process = driver(tmp_path, rows, mode="online", patience=(20, 60, 60))
+        deadline = time.monotonic() + 30
+        while not any(
+            part.exit_code == 0 for part in read_segments(tmp_path / "wandb", "id").get(0, [])
+        ):
+            assert time.monotonic() < deadline, "the run was not closed"
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        run = server.runs["id-0000"]
+        assert (run.steps, run.exits) == ([], [])
+
+        server.hanging.clear()
+        trackings.session([], past=rows)
+        assert (run.steps, run.overwritten, run.exits) == ([4, 8, 12], [], [0])
+        assert run.summary["state"] == "finished"
+        asked = len(server.asked)
+        trackings.session([], past=rows)
+        assert len(server.asked) == asked, "what was sent is not opened again"
+
+    def test_what_was_logged_offline_is_sent_by_an_online_session(
+        self, trackings, server, tmp_path
+    ):
+        rows = finished_trial(0)
+        Tracking(tmp_path, "offline").session(rows)
+        assert server.runs == {}
+        trackings.session([], past=rows)
+        run = server.runs["id-0000"]
+        assert (run.steps, run.overwritten, run.exits) == ([4, 8, 12], [], [0])
+        assert trackings.problems == []
+        assert "No runs to sync" in wandb_sync(*tmp_path.glob("wandb/offline-run-*"))
 
     @pytest.mark.parametrize(
         "fault",

@@ -37,12 +37,18 @@ class TrackedTrial:
     run: Any = None
     failed: bool = False
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it has ended, and W&B's files have its end and all its reports."""
+    def is_whole(self, *, online: bool) -> bool:
+        """Whether it has ended, and W&B has its end and all its reports.
+
+        Args:
+            online: Whether its server must have them, not only its files.
+        """
         if self.end is None or self.end.state is None or not self.segments:
             return False
-        ended = self.segments[-1].exit_code == EXIT_CODES[self.end.state]
+        last = self.segments[-1]
+        if online and not last.is_synced:
+            return False
+        ended = last.exit_code == EXIT_CODES[self.end.state]
         return ended and all((row.iteration or 0) <= self.logged for row in self.reports)
 
 

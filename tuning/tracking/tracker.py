@@ -13,7 +13,7 @@ from typing import Any
 
 from tuning.journal import Row
 from tuning.tracking.tracked_trial import EXIT_CODES, TrackedTrial, known_trials
-from tuning.tracking.wandb_log import read_segments, upload_trouble
+from tuning.tracking.wandb_log import mark_sent, read_segments, upload_trouble
 from tuning.tracking.wandb_mode import QUIET, Patience, has_key
 
 #: What W&B's own clients end a run with after Ctrl-C.
@@ -23,7 +23,7 @@ SLOW_SECONDS = 90.0
 #: Runs that W&B may fail in a row before it is left alone.
 FAILURES = 3
 #: Rows that say something of a run.
-_EVENTS = ("proposed", "restarted", "report", "failed")
+_EVENTS = ("proposed", "restarted", "report", "failed", "stopped")
 
 
 class WandbTracker:
@@ -158,7 +158,8 @@ class WandbTracker:
             trial.logged = max((part.last_step for part in trial.segments), default=-1)
             for part in trial.segments:
                 part.mend()
-            if self.everything or (trial.end is not None and not trial.is_whole):
+            whole = trial.is_whole(online=self.mode == "online")
+            if self.everything or (trial.end is not None and not whole):
                 self._surely(number, partial(self._complete, number, trial))
             elif trial.end is not None:
                 trial.reports = []  # nobody needs them any more
@@ -259,6 +260,7 @@ class WandbTracker:
         if self.mode == "online":
             if trouble := upload_trouble(run):
                 raise RuntimeError(trouble)
+            mark_sent(run)
             for part in trial.segments:
                 part.mark_synced()
 

@@ -35,6 +35,7 @@ class Segment:
         last_step: The highest step in it; -1 where there is none.
         exit_code: What its run ended with; None where its process died.
         whole_bytes: Size of the file up to the end of its last whole record.
+        is_synced: Whether it is marked as being on the server: an end in the file does not say so.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class Segment:
     last_step: int
     exit_code: int | None
     whole_bytes: int
+    is_synced: bool
 
     def mend(self) -> None:
         """Cuts off a torn end and hides an empty file; to be called when its process is dead.
@@ -56,7 +58,12 @@ class Segment:
 
     def mark_synced(self) -> None:
         """Says to ``wandb sync`` that the server has it: sending it again would double its rows."""
-        self.file.with_name(f"{self.file.name}.synced").touch()
+        _mark(self.file).touch()
+
+
+def _mark(file: Path) -> Path:
+    """The file whose existence tells ``wandb sync`` that another one is sent."""
+    return file.with_name(f"{file.name}.synced")
 
 
 def read_segments(directory: Path, run_id: str) -> dict[int, list[Segment]]:
@@ -86,7 +93,7 @@ def read_segment(file: Path) -> Segment:
             last_step = max(last_step, record.history.step.num)
         elif kind == "exit":
             exit_code = record.exit.exit_code
-    return Segment(file, started, last_step, exit_code, whole_bytes)
+    return Segment(file, started, last_step, exit_code, whole_bytes, _mark(file).exists())
 
 
 def read_records(file: Path) -> Iterator[tuple[Any, int]]:
@@ -121,6 +128,12 @@ def _whole(content: bytes) -> Iterator[tuple[bytes, int]]:
         if kind in (_WHOLE, _LAST):
             yield data, end
             data = b""
+
+
+def mark_sent(run: Any) -> None:
+    """Marks the file of a closed run that the server has whole."""
+    for file in Path(run.dir).parent.glob("*.wandb"):
+        _mark(file).touch()
 
 
 def upload_trouble(run: Any) -> str | None:
