@@ -11,16 +11,19 @@ from model.validation import did_you_mean
 from tuning.scheduling import SCHEDULERS
 from tuning.searchers import SEARCHERS
 from tuning.sweeps.extension import EXTENSION
-from tuning.sweeps.sweep_file import Sweep, parse_sweep
+from tuning.sweeps.sweep_file import Sweep, overridden, parse_sweep
 from tuning.sweeps.yaml_file import read_yaml
 
 
-def load_chosen(path: str | Path, searcher: str | None) -> Sweep:
-    """Reads a sweep file, for another searcher than its own, which may not fit what it searches.
+def load_chosen(
+    path: str | Path, searcher: str | None, overrides: Mapping[str, Any] | None = None
+) -> Sweep:
+    """Reads a sweep file as if it had said what was chosen, without which it may not be right.
 
     Args:
         path: The file.
         searcher: A name of `tuning.searchers.SEARCHERS`, or None for the file's own.
+        overrides: Fields set to one value each, whatever the file says of them.
 
     Raises:
         ConfigurationError: where the name is unknown, or naming everything wrong with the file.
@@ -30,7 +33,10 @@ def load_chosen(path: str | Path, searcher: str | None) -> Sweep:
     block = mapping.get(EXTENSION) if isinstance(mapping, Mapping) else None
     if searcher is not None and isinstance(mapping, Mapping) and isinstance(block, Mapping | None):
         mapping = _extended(mapping, searcher=searcher)
-    return _parsed(mapping, str(path), searcher, None)
+    if overrides and isinstance(mapping, Mapping):
+        mapping = overridden(mapping, overrides)
+    said = [f"--set {name}={value}" for name, value in (overrides or {}).items()]
+    return _parsed(mapping, str(path), [*said, *_said(searcher, None)])
 
 
 def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> Sweep:
@@ -57,7 +63,7 @@ def with_choices(sweep: Sweep, searcher: str | None, scheduler: str | None) -> S
         raw.pop("early_terminate", None)
     if not chosen:
         return sweep
-    return _parsed(_extended(raw, **chosen), sweep.source, searcher, scheduler)
+    return _parsed(_extended(raw, **chosen), sweep.source, _said(searcher, scheduler))
 
 
 def _extended(mapping: Mapping[str, Any], **chosen: Any) -> dict[str, Any]:
@@ -65,14 +71,17 @@ def _extended(mapping: Mapping[str, Any], **chosen: Any) -> dict[str, Any]:
     return {**mapping, EXTENSION: {**(mapping.get(EXTENSION) or {}), **chosen}}
 
 
-def _parsed(mapping: Any, source: str, searcher: str | None, scheduler: str | None) -> Sweep:
+def _said(searcher: str | None, scheduler: str | None) -> list[str]:
+    options = {"--searcher": searcher, "--scheduler": scheduler}
+    return [f"{option} {name}" for option, name in options.items() if name]
+
+
+def _parsed(mapping: Any, source: str, said: list[str]) -> Sweep:
     """The sweep; what is wrong with it is told with the options that it was read for."""
     try:
         return parse_sweep(mapping, source)
     except ConfigurationError as error:
-        options = {"--searcher": searcher, "--scheduler": scheduler}
-        said = " ".join(f"{option} {name}" for option, name in options.items() if name)
-        raise ConfigurationError(f"{source} {said}".strip(), error.problems) from None
+        raise ConfigurationError(" ".join([source, *said]), error.problems) from None
 
 
 def _check(option: str, name: str | None, known: dict[str, type]) -> None:

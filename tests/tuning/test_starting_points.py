@@ -7,7 +7,7 @@ import yaml
 
 from model.errors import ConfigurationError, ExperimentError
 from tests.tuning.ray_support import sweep_mapping, write_corpus
-from tuning.choices import with_choices
+from tuning.choices import load_chosen, with_choices
 from tuning.coordinator import Coordinator
 from tuning.distributions import Uniform
 from tuning.environment import environment
@@ -378,3 +378,19 @@ class TestNotes:
         ]
         assert list(starting.notes(TPESearcher(space), 2)) == []
         assert list(StartingPoints().notes(RandomSearcher(space), 1)) == []
+
+
+def test_a_field_that_is_set_need_not_fit_the_searcher(tmp_path):
+    """A grid cannot have a range, but has none where that field is fixed."""
+    file = tmp_path / "grid.yaml"
+    ranges = {"clip": {"min": 0.0, "max": 9.0}, "optimizer": {"values": ["adam", "sgd"]}}
+    file.write_text(yaml.safe_dump({"method": "grid", "parameters": ranges}))
+    sweep = load_chosen(file, None, {"clip": 5.0})
+    assert sweep.space.constants == {"clip": 5.0}
+    assert list(sweep.space.searched) == ["optimizer"]
+    assert sweep.source == str(file)
+    with pytest.raises(ConfigurationError) as raised:
+        load_chosen(file, "sobol", {"dropout": 2})
+    assert str(raised.value).startswith(f"{file} --set dropout=2 --searcher sobol: ")
+    with pytest.raises(ConfigurationError, match="parameters.clip: a grid cannot enumerate"):
+        load_chosen(file, None, {"dropout": 0.2})

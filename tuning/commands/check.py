@@ -35,8 +35,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from tuning.scheduling import make_scheduler
     from tuning.searchers import make_searcher
 
-    sweep = load_chosen(arguments.file, arguments.searcher)
-    sweep = sweep.with_overrides(parse_assignments(arguments.assignments))
+    overrides = parse_assignments(arguments.assignments)
+    sweep = load_chosen(arguments.file, arguments.searcher, overrides)
     sweep = with_choices(sweep, arguments.searcher, arguments.scheduler)
     searcher = make_searcher(sweep, arguments.seed)
     scheduler = make_scheduler(sweep, arguments.seed)

@@ -89,8 +89,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from tuning.choices import load_chosen
     from tuning.launch import run
 
-    sweep = load_chosen(arguments.file, arguments.searcher)
-    sweep = sweep.with_overrides(parse_assignments(arguments.assignments))
+    overrides = parse_assignments(arguments.assignments)
+    sweep = load_chosen(arguments.file, arguments.searcher, overrides)
     for note in sweep.notes:
         print(f"note: {note}", file=sys.stderr)
     experiment = run(

@@ -108,16 +108,8 @@ class Sweep:
         """
         if not values:
             return self
-        raw = self.to_mapping()
-        leaves = flatten(raw["parameters"], Problems(self.source))
-        fixed = {name: {"value": value} for name, value in values.items()}
-        raw["parameters"] = {name: leaf.stated for name, leaf in leaves.items()} | fixed
-        block = raw.get(EXTENSION)
-        if block is not None and block.get("parameters") is not None:
-            kept = {n: said for n, said in block["parameters"].items() if n not in values}
-            raw[EXTENSION] = {**block, "parameters": kept}
         try:
-            return parse_sweep(raw, self.source)
+            return parse_sweep(overridden(self.raw, values), self.source)
         except ConfigurationError as error:
             settings = " ".join(f"{name}={value}" for name, value in values.items())
             raise ConfigurationError(f"{self.source} with {settings}", error.problems) from None
@@ -125,6 +117,27 @@ class Sweep:
     def to_mapping(self) -> dict[str, Any]:
         """The sweep as a mapping that `parse_sweep` reads back to an equal sweep."""
         return deepcopy(dict(self.raw))
+
+
+def overridden(mapping: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep file holds, with fields set to one value each; what is wrong in it stays so.
+
+    Args:
+        mapping: The sweep configuration.
+        values: Fields and their values.
+    """
+    raw = deepcopy(dict(mapping))
+    problems = Problems("parameters")
+    leaves = flatten(raw.get("parameters"), problems)
+    if problems.found:
+        return raw
+    fixed = {name: {"value": value} for name, value in values.items()}
+    raw["parameters"] = {name: leaf.stated for name, leaf in leaves.items()} | fixed
+    block = raw.get(EXTENSION)
+    if isinstance(block, Mapping) and isinstance(block.get("parameters"), Mapping):
+        kept = {n: said for n, said in block["parameters"].items() if n not in values}
+        raw[EXTENSION] = {**block, "parameters": kept}
+    return raw
 
 
 def load_sweep(path: str | Path) -> Sweep:
