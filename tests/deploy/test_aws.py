@@ -205,8 +205,9 @@ def test_the_shell_settings_can_be_written_twice(raw, tmp_path):
 
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     (tmp_path / "venv" / "bin" / "activate").write_text("ACTIVE=yes\n")
-    shown = "source ~/.bashrc; echo $RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $ACTIVE"
+    names = "$RAY_AUTH_MODE $RAY_USAGE_STATS_ENABLED $RAY_grpc_keepalive_timeout_ms $ACTIVE"
+    shown = f"source ~/.bashrc; echo {names}"
     result = subprocess.run(
         ["bash", "-c", shown], env=environment, check=True, capture_output=True, text=True
     )
-    assert result.stdout == "token 0 yes\n"
+    assert result.stdout == "token 0 60000 yes\n"
