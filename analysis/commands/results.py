@@ -118,9 +118,7 @@ def _summary(results: Results) -> list[str]:
     ranked = results.ranked()
     if len(results.objectives) > 1:
         front = results.pareto()["trial"].tolist()
-        lines.append(
-            f"Pareto front of {listing(results.objectives)}: {named(front) or 'none'}"
-        )
+        lines.append(f"Pareto front of {listing(results.objectives)}: {named(front) or 'none'}")
     if not ranked.empty and results.objective == "val_loss":
         lines.append(_against_unigram(results, float(ranked.iloc[0]["val_loss"])))
     return lines

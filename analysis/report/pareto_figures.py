@@ -62,9 +62,7 @@ def _trace(frame: pd.DataFrame, results: Results, other: str, *, front: bool) ->
     )
 
 
-def _caption(
-    results: Results, shown: pd.DataFrame, rest: pd.DataFrame, values: list[float]
-) -> str:
+def _caption(results: Results, shown: pd.DataFrame, rest: pd.DataFrame, values: list[float]) -> str:
     said = "Filled marks are on the Pareto front: no other trial is as good by every objective and "
     said += "better by one."
     if len(results.objectives) > 2:

@@ -103,7 +103,9 @@ class TestResults:
         results = Results.open(finished.path)
         assert "pareto" not in results.trials
         assert results.pareto()["trial"].tolist() == [results.best()["trial"]]
-        with pytest.raises(ConfigurationError, match="has one objective, val_loss, and so no front"):
+        with pytest.raises(
+            ConfigurationError, match="has one objective, val_loss, and so"
+        ):
             results.select(pareto=True)
         assert run("results", finished.path, "--pareto") == 2
         assert "pareto: the search has one objective" in capsys.readouterr().err
@@ -136,6 +138,7 @@ def test_report_shows_the_front(two):
 
 
 def test_report_of_one_objective_has_none(finished):
-    assert "pareto" not in render(Results.open(finished.path), bootstraps=0).lower().split(
-        "plotly.js"
-    )[0]
+    assert (
+        "pareto"
+        not in render(Results.open(finished.path), bootstraps=0).lower().split("plotly.js")[0]
+    )

@@ -168,7 +168,10 @@ class Fake:
 def fake(monkeypatch):
     module = Fake()
     monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
+    yield module
+    for thread in threading.enumerate():  # one that nobody waited for would use the next fake
+        if thread.name == "wandb":
+            thread.join(20)
 
 
 class TestWithFakes:
