@@ -16,7 +16,7 @@ ARGS ?=
 # Test processes at once, each of which may start Ray.
 JOBS ?= 2
 
-.PHONY: help sweep dashboard test test-slow test-all guard lint types setup setup-dev clean
+.PHONY: help sweep dashboard test test-slow test-all guard audit lint types setup setup-dev clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -56,6 +56,9 @@ test-all: test test-slow ## all tests
 
 guard: $(VENV)/.development ## has anything become slower? (ratios against the recorded ones)
 	$(RUN) benchmarks/guard.py
+
+audit: $(VENV)/.development ## known weaknesses of all that is installed; asks pypi.org
+	$(RUN) -m pip_audit --local
 
 lint: $(VENV)/.development ## style
 	$(RUN) -m ruff check .
