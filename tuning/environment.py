@@ -32,7 +32,10 @@ def machine() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the project's checkout, with ``+changes`` where files differ from it."""
+    """The commit of the project's checkout, with ``+changes`` where files differ from it.
+
+    Code that was sent to a cluster is no checkout; it has the commit in a file (`tuning.jobs`).
+    """
     root = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
@@ -41,6 +44,9 @@ def git_commit() -> str | None:
         )
         return result.stdout.strip()
 
+    sent = root / "COMMIT"
+    if sent.is_file():
+        return sent.read_text(encoding="utf-8").strip() or None
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return None
