@@ -17,9 +17,14 @@ from tuning.journal.columns import METRIC, JournalTable
 #: Metrics of a trial's best and of its last report that the table of trials shows.
 SHOWN = ("val_loss", "val_perplexity", "val_token_accuracy", "loss")
 #: Metrics that are times, summed over all reports of a trial.
-_SPENT = ("train_seconds", "eval_seconds")
-_EVENTS = ("kind", "time", "trial", "attempt", "iteration", "state", "reason", "worker")
+_SPENT = ("train_seconds", "eval_seconds", "save_seconds")
+#: Metrics of which a trial has the largest of all its reports.
+_PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
+_WHERE = ("worker", "worker_device", "worker_type")
+_EVENTS = ("kind", "time", "trial", "attempt", "iteration", "state", "reason", *_WHERE)
 _HISTORY = ("trial", "attempt", "iteration", "time", "decision", "worker")
+#: Rows that begin an attempt.
+_BEGINS = ("proposed", "restarted")
 _WHOLE = dict.fromkeys(("trial", "attempt", "iteration"), "Int64")
 
 
@@ -120,14 +125,15 @@ class Frames:
             "seconds": self._seconds(),
             **{shown: best[shown] for shown in self._shown},
             **{f"last_{shown}": ends[shown] for shown in self._shown},
-            **{spent: seconds for spent, seconds in self._spent().items() if spent != name},
+            **{taken: figures for taken, figures in self._taken().items() if taken != name},
             "started": _moment(first["time"]),
             "updated": _moment(last["time"]),
-            "worker": self._last_said("worker"),
+            **{where: self._last_said(where) for where in _WHERE},
             "reason": self._last_said("reason"),
         }
         frame = pd.DataFrame({c: values.reindex(last.index) for c, values in columns.items()})
-        return frame.astype(dict.fromkeys(("best_iteration", "iteration", "attempts"), "Int64"))
+        whole = ("best_iteration", "iteration", "attempts", "parameters", "last_parameters")
+        return frame.astype({name: "Int64" for name in whole if name in frame})
 
     @cached_property
     def _measured(self) -> pd.DataFrame:
@@ -173,11 +179,29 @@ class Frames:
         within = passed.mask(events["kind"].isin(["proposed", "restarted", "retried", "stopped"]))
         return within.groupby(trial).sum()
 
-    def _spent(self) -> dict[str, pd.Series[float]]:
-        """Sums of what all reports say, superseded ones too: that time was spent."""
+    def _taken(self) -> dict[str, pd.Series[float]]:
+        """Time and memory by what all reports say, superseded ones too: that was spent."""
         reports = self._reports
-        metrics = self._metrics(_SPENT, reports.index)
-        return {n: metrics[n].groupby(reports["trial"]).sum(min_count=1) for n in _SPENT}
+        metrics = self._metrics((*_SPENT, *_PEAKS), reports.index)
+        grouped = metrics.groupby(reports["trial"])
+        return {
+            **{name: grouped[name].sum(min_count=1) for name in _SPENT},
+            "wait_seconds": self._waited(),
+            **{name: grouped[name].max() for name in _PEAKS},
+        }
+
+    def _waited(self) -> pd.Series[float]:
+        """Time from each attempt's proposal or restart to its first step, over all that reported.
+
+        That is what Ray needs to place it and to start a process where there is none, and the wait
+        for a place.
+        """
+        events = self._events
+        by_trial = events.groupby("trial")
+        first = (events["kind"] == "report") & by_trial["kind"].shift().isin(_BEGINS)
+        step = self._metrics(["step_seconds"], events.index)["step_seconds"]
+        waited = (by_trial["time"].diff() - step).clip(lower=0.0)
+        return waited[first].groupby(events["trial"]).sum(min_count=1)
 
     def _last_said(self, name: str) -> pd.Series[Any]:
         """The last text of a column that is not empty, of each trial that has one."""

@@ -44,7 +44,8 @@ class Session:
     """One driver's run of a search: from its start to its end, or its last row.
 
     Attributes:
-        state: ``complete``, ``interrupted``, ``running``, or ``killed`` (it did not end by itself).
+        state: ``complete``, ``interrupted``, ``time budget`` (it was over), ``running``, or
+            ``killed`` (it did not end by itself).
         wall_seconds: From the call that started it, imports before that left out.
         workers: The most trials that were live at once.
         trials: How many ended.

@@ -143,9 +143,11 @@ class Results:
         Columns: trial, state, the objective at its best, the iteration of that best, the
         objective at the last report and its iteration, attempts, the seconds they took, other
         metrics at the best report, the same at the last report (``last_...``), seconds spent
-        training and evaluating, when it started and when it was last heard of (UTC), every
-        configuration field (searched ones first), worker (``host:pid``), node (its host), reason
-        of a failure, and the files of the best weights and of the newest checkpoint. What a trial
+        training, evaluating, saving and waiting to begin, memory at its peak (megabytes, of the
+        process and on its GPU), when it started and when it was last heard of (UTC), every
+        configuration field (searched ones first), worker (``host:pid``), node (its host), the
+        worker's device and its node's type, reason of a failure, and the files of the best
+        weights and of the newest checkpoint. What a trial
         does not have is missing (NA, NaN, NaT or None). With several objectives there is
         ``pareto`` too: whether no other trial is as good by all of them and better by one.
         """

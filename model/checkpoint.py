@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,15 @@ def snapshot(value: Any) -> Any:
     return value
 
 
-def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: Path, contents: Mapping[str, Any], allow: Callable[[], None] = lambda: None
+) -> None:
     """Writes tensors and plain values to a file, replacing it atomically.
+
+    Args:
+        path: The file.
+        contents: Its values by name.
+        allow: As in `atomic_write`.
 
     Raises:
         StorageError: where the file cannot be written; an older one is left as it was.
@@ -46,7 +53,7 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest().encode()
     header = _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n"
-    atomic_write(path, lambda file: file.writelines([header, payload]))
+    atomic_write(path, lambda file: file.writelines([header, payload]), allow)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

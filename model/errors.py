@@ -14,6 +14,7 @@ DialogueTuneError
  |    +-- ParityError            an export that says something else than its model
  |-- BenchmarkError          a benchmark of a model without the device or the attention it needs
  |-- ResourceError           more resources asked for than the cluster has
+ |    +-- PreflightError         a search that cannot run on a cluster as it is (tuning.preflight)
  +-- StorageError            a place to write that is full, read-only or away
 
 Every error keeps its arguments, so that it survives pickling between processes.

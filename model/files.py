@@ -36,7 +36,9 @@ _ADVICE |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose anoth
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
-def atomic_write(path: str | os.PathLike[str], content: Content) -> None:
+def atomic_write(
+    path: str | os.PathLike[str], content: Content, allow: Callable[[], None] = lambda: None
+) -> None:
     """Writes a file whole or not at all, and makes it last a power failure.
 
     The bytes go to a temporary file of the same directory, which then takes the name in one step:
@@ -45,6 +47,7 @@ def atomic_write(path: str | os.PathLike[str], content: Content) -> None:
     Args:
         path: The file to write or to replace.
         content: Its bytes, or a function that is called with the open binary file.
+        allow: Called when everything is written, just before the file takes the name: it may raise.
 
     Raises:
         StorageError: naming the path and the reason, with the old file as it was and no temporary
@@ -58,6 +61,7 @@ def atomic_write(path: str | os.PathLike[str], content: Content) -> None:
         temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
         try:
             _write_new(temporary, content)
+            allow()
             os.replace(temporary, path)  # noqa: PTH105 - tests make exactly this call fail
         except BaseException:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The command line of the search: check, run, go on, repeat, list."""
+"""The command line of the search: check, run, go on, repeat, list; on a cluster from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,10 +7,38 @@ import sys
 from collections.abc import Sequence
 
 from model.cli import run_main
-from tuning.commands import check, extend, listing, repeat, resume, retry, run, sync
+from tuning.commands import (
+    check,
+    extend,
+    fetch,
+    job_status,
+    job_stop,
+    listing,
+    logs,
+    repeat,
+    resume,
+    retry,
+    run,
+    submit,
+    sync,
+)
 
 #: In the order of ``--help``.
-_COMMANDS = (check, run, resume, extend, retry, repeat, sync, listing)
+_COMMANDS = (
+    check,
+    run,
+    resume,
+    extend,
+    retry,
+    repeat,
+    sync,
+    listing,
+    logs,
+    submit,
+    job_status,
+    job_stop,
+    fetch,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Two thin adapters that show the coordinator to Ray Tune as a searcher and a scheduler.
+"""Thin adapters that show the coordinator to Ray Tune as a searcher and a scheduler.
 
 Ray Tune starts, places and restarts the processes; what to run and what to decide comes from the
 `Coordinator` alone. The adapters hold no state worth keeping, and are pickled empty: Ray writes a
@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Stopper
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
@@ -20,6 +22,14 @@ from model.errors import DialogueTuneError, StorageError
 from model.training import Report
 from tuning.coordinator import Coordinator
 from tuning.scheduling import Decision
+from tuning.time_budget import TimeBudget
+
+# Ray Tune would put the driver's AWS credentials into the runtime environment of every trial, which
+# Ray writes to its logs and shows to whoever lists actors. Nodes have credentials of their own;
+# processes of a Ray on this machine inherit ours.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+    {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+)
 
 _DECISIONS = {
     Decision.CONTINUE: TrialScheduler.CONTINUE,
@@ -126,7 +136,9 @@ class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
                 report.metrics,
                 state=report.state,
                 worker=result["worker"],
-                note=result["note"],
+                note=result.get("note"),
+                worker_device=result.get("worker_device"),
+                worker_type=result.get("worker_type"),
             )
         return str(_DECISIONS[Decision.STOP if self.search.error else decision])
 
@@ -135,6 +147,33 @@ class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
         file = trial.error_file  # Ray appends to it, failure after failure
         text = Path(file).read_text(encoding="utf-8") if file and Path(file).exists() else ""
         self.search.reasons[trial.trial_id] = reason_in(text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class BudgetStopper(Stopper):  # type: ignore[misc]
+    """Ends the search when its time is over, as Ctrl-C does.
+
+    Args:
+        budget: Is told so, by its `ended_search`.
+        announce: Called once, then.
+    """
+
+    def __init__(self, budget: TimeBudget, announce: Callable[[], None]) -> None:
+        self.budget = budget
+        self.announce = announce
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Called by Ray in each turn of its loop."""
+        if self.budget.over and not self.budget.ended_search:
+            self.budget.ended_search = True
+            self.announce()
+        return self.budget.ended_search
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

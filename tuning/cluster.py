@@ -7,13 +7,17 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.errors import ResourceError
+from tuning.authentication import check_authentication, has_token
+
+if TYPE_CHECKING:
+    from tuning.preflight.node_types import Growth
 
 #: Set before Ray is imported: it reads them then.
 _ENVIRONMENT = {
@@ -26,6 +30,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _ANSWER_SECONDS = 10.0
+#: An autoscaler may know no limit.
+_MOST_AT_ONCE = 1000
 _ROOT = Path(__file__).resolve().parents[1]
 #: What the workers of a cluster need; everything else of the checkout stays here.
 _SHIPPED = ("model", "tuning")
@@ -77,6 +83,8 @@ def connected(address: str | None) -> Iterator[None]:
         # A token of this process alone: other users of the machine cannot use our cluster, and
         # Ray does not write one into the home directory. (Ray reads the mode when imported.)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if address is not None and has_token():  # Ray sends it of itself only where the address is auto
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():  # a notebook's or a test's cluster: use it, and leave it as it is
@@ -84,14 +92,14 @@ def connected(address: str | None) -> Iterator[None]:
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        # Nobody else can reach a cluster that listens on the loopback address alone.
         options |= {"address": "local", "include_dashboard": False}
-        options |= {"_node_ip_address": "127.0.0.1"}
     else:
         _check_answers(address)
+        if (warning := check_authentication(address)) is not None:
+            print(f"warning: {warning}", file=sys.stderr)
         options |= {"address": address, "runtime_env": runtime_environment()}
     try:
-        with _importable() if address is None else nullcontext():
+        with _here() if address is None else nullcontext():
             ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(_refusal(address, error)) from None
@@ -99,6 +107,35 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """What a Ray that is started on this machine needs: our code, and nobody else."""
+    with _importable(), _on_loopback():
+        yield
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a Ray that is started here listen on the loopback address alone.
+
+    Ray replaces 127.0.0.1 in its own option by the address that other machines know, and listens
+    on all of them, but for where it has no clusters: that is what it is told here.
+    """
+    from ray._private import ray_constants
+
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    variable = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if variable is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = variable
 
 
 @contextmanager
@@ -156,7 +193,9 @@ def runtime_environment() -> dict[str, Any]:
 
 
 def fitting(resources: Resources) -> int:
-    """How many trials the cluster can run at once.
+    """How many trials the cluster can run at once, with all the nodes that may be added to it.
+
+    Ray Tune asks for the place of every trial that is out, which makes the autoscaler add nodes.
 
     Raises:
         ResourceError: where one trial alone is more than any node has, said at once instead of
@@ -164,22 +203,41 @@ def fitting(resources: Resources) -> int:
     """
     import ray
 
+    from tuning.preflight.node_types import HEAD, growth
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
-    count = sum(min(_times(node, name, n) for name, n in wanted.items()) for node in nodes)
+
+    def fits(node: Mapping[str, float]) -> int:
+        return min(_times(node, name, amount) for name, amount in wanted.items())
+
+    more = growth()
+    count = sum(map(fits, nodes))
+    if more is not None:  # the workers that are there are among those that may be
+        heads = sum(fits(node) for node in nodes if HEAD in node)
+        count = max(count, heads + more.room(fits))
     if count == 0:
         asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        has = "; ".join(
-            ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")) for node in nodes
-        )
         raise ResourceError(
-            f"a trial asks for {asked}, but no node has that much (the nodes have: {has}); "
+            f"a trial asks for {asked}, but no node has that much (the nodes have: "
+            f"{'; '.join(map(_has, nodes))}){_nor_added(more)}; "
             "lower --cpus-per-trial or --gpus-per-trial."
         )
-    return count
+    return min(count, _MOST_AT_ONCE)
 
 
-def _times(node: dict[str, float], name: str, amount: float) -> int:
+def _has(node: Mapping[str, float]) -> str:
+    return ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+
+
+def _nor_added(more: Growth | None) -> str:
+    if more is None or not more.types:
+        return ""
+    types = [f"{t.name}: {_has(t.resources) if t.resources else 'not known'}" for t in more.types]
+    return f", nor has any type that the autoscaler may add ({'; '.join(types)})"
+
+
+def _times(node: Mapping[str, float], name: str, amount: float) -> int:
     """How often an amount of a resource fits on a node; a fraction of a GPU lies on one GPU."""
     there = node.get(name, 0.0)
     if name == "GPU" and amount < 1:

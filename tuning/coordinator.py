@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
-from tuning.journal.row import COMPLETE, TARGET_REACHED
+from tuning.journal.row import COMPLETE, INTERRUPTED, TARGET_REACHED
 from tuning.objective import Objective, all_reached, best_values
 from tuning.scheduling import Decision, Scheduler
 from tuning.searchers import Outcome, Searcher
@@ -152,6 +152,8 @@ class Coordinator:
         state: str = "running",
         worker: str | None = None,
         note: str | None = None,
+        worker_device: str | None = None,
+        worker_type: str | None = None,
     ) -> Decision:
         """Takes a trial's report and decides whether it goes on.
 
@@ -166,6 +168,8 @@ class Coordinator:
             state: ``running``, ``finished`` (no iterations left) or ``diverged``.
             worker: Where it runs.
             note: What went wrong without ending it: a damaged checkpoint that was passed over.
+            worker_device: As in `Row`.
+            worker_type: As in `Row`.
         """
         record = self.trials[trial]
         known = record.decisions.get(iteration)
@@ -174,6 +178,8 @@ class Coordinator:
             iteration=iteration,
             metrics=metrics,
             worker=worker,
+            worker_device=worker_device,
+            worker_type=worker_type,
             values=best_values(self.objectives, metrics, record.values),
             state=state,
             reason=note,
@@ -369,10 +375,14 @@ class Coordinator:
         """Notes that a driver began (``session``) or left (``ended``), and what it measured."""
         self._tell(self._write(Row(kind=kind, reason=reason, metrics=metrics)))
 
-    def end_session(self) -> None:
-        """Notes that the driver leaves, and whether the search has all that was asked for."""
+    def end_session(self, otherwise: str = INTERRUPTED) -> None:
+        """Notes that the driver leaves, and whether the search has all that was asked for.
+
+        Args:
+            otherwise: Why it leaves where the search has not.
+        """
         reason = TARGET_REACHED if self.target_reached else COMPLETE
-        self.session("ended", reason if self.done else "interrupted")
+        self.session("ended", reason if self.done else otherwise)
 
     def replay(self, rows: Sequence[Row]) -> None:
         """Rebuilds everything from the rows of an earlier driver, without writing any.

@@ -21,15 +21,20 @@ from tuning.cluster import Resources, fitting
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, compact, read_journal
+from tuning.journal.row import INTERRUPTED, TIME_BUDGET
+from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
 from tuning.searchers import STATES, make_searcher
 from tuning.study import StudyListener
+from tuning.time_budget import TimeBudget
 from tuning.tracking import WandbTracker
 from tuning.trials.trial_files import TrialFiles
-from tuning.view import LiveView
+from tuning.view import LiveView, duration
 
 #: Ends after which a trial never runs again, unless from its start: nothing to go on from is kept.
 _FINAL = frozenset(STATES) - {"failed"}
+#: What asks a search to stop: Ctrl-C, and what schedulers of machines send.
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Driver:
@@ -37,15 +42,15 @@ class Driver:
 
     Args:
         experiment: What to run or to go on with.
-        started: When we were asked to, by `time.monotonic`.
+        budget: When we were asked to, and for how long.
 
     Attributes:
         coordinator: In the state that the journal's rows left it in.
     """
 
-    def __init__(self, experiment: Experiment, started: float) -> None:
+    def __init__(self, experiment: Experiment, budget: TimeBudget) -> None:
         self.experiment = experiment
-        self.started = started
+        self.budget = budget
         self.sweep = experiment.sweep()
         self.past = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
         self.coordinator = self._coordinator()
@@ -73,7 +78,7 @@ class Driver:
     def drive(
         self, data: PreparedData, begin: Callable[[Coordinator], None] = lambda coordinator: None
     ) -> None:
-        """Runs the search, with Ray connected, up to its end or Ctrl-C.
+        """Runs the search, with Ray connected, up to its end, Ctrl-C or the end of its time.
 
         Args:
             data: The experiment's data.
@@ -84,7 +89,7 @@ class Driver:
         resources = Resources(**settings["resources"])
         concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
         self._remove_leftovers()
-        seconds = time.monotonic() - self.started
+        seconds = time.monotonic() - self.budget.started
         known = f"{len(coordinator.trials)} trials known"
         coordinator.session("session", known, startup_seconds=seconds)
         begin(coordinator)
@@ -95,7 +100,8 @@ class Driver:
             followers = self._followers(view)
             self.past = []  # it may be large, and nobody needs it any more
             remover = _CheckpointRemover(self.experiment.path)
-            coordinator.listeners = [view, remover, *followers]
+            metrics = SearchMetrics(coordinator, self.experiment.name)
+            coordinator.listeners = [view, remover, metrics, *followers]
             try:
                 self._fit(data, resources, concurrency, view)
             except KeyboardInterrupt:
@@ -107,7 +113,7 @@ class Driver:
                 view.note(f"no other configuration is left; {len(coordinator.trials)} trials")
         coordinator.listeners = []
         self._remove_leftovers()
-        coordinator.end_session()
+        coordinator.end_session(TIME_BUDGET if self.budget.ended_search else INTERRUPTED)
         coordinator.journal.close()
         if coordinator.done:
             compact(self.experiment.journal)
@@ -143,12 +149,13 @@ class Driver:
         """Lets Ray Tune run the coordinator's assignments until there are none, or Ctrl-C."""
         from ray import tune
 
-        from tuning.adapters import ScheduleAdapter, SearchAdapter
+        from tuning.adapters import BudgetStopper, ScheduleAdapter, SearchAdapter
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         # All workers start at once; how many assignments are out is the adapter's to limit.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
         interrupts = _Interrupts(view)
+        stopper = BudgetStopper(self.budget, lambda: _announce_end(self.budget, view))
         search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
         with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
             tuner = tune.Tuner(
@@ -165,6 +172,7 @@ class Driver:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
+                    stop=stopper,
                     # We restart trials ourselves.
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(
@@ -196,6 +204,11 @@ class Driver:
         return tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
 
 
+def _announce_end(budget: TimeBudget, view: LiveView) -> None:
+    assert budget.seconds is not None
+    view.note(f"the time budget of {duration(budget.seconds)} is over: stopping; all is kept")
+
+
 class _CheckpointRemover:
     """Removes a trial's resume checkpoints once the journal says that it has ended.
 
@@ -214,16 +227,17 @@ class _CheckpointRemover:
 class _Interrupts:
     """Says something at the first Ctrl-C, for Ray takes seconds to stop its workers.
 
-    Ray Tune puts its own handler in place when its loop begins; ours goes before it then.
+    Ray Tune puts its own handler in place when its loop begins; ours goes before it then. SIGTERM
+    (of Slurm, Kubernetes, Ray Jobs, systemd) is taken like Ctrl-C.
     """
 
     def __init__(self, view: LiveView) -> None:
         self.view = view
-        self.original: Any = None
+        self.originals: dict[int, Any] = {}
         self.announced = False
 
     def __enter__(self) -> None:
-        self.original = signal.getsignal(signal.SIGINT)
+        self.originals = {number: signal.getsignal(number) for number in _STOPPING}
 
     def announce(self) -> None:
         """Called within Ray's loop: puts our handler before Ray's, once."""
@@ -237,7 +251,8 @@ class _Interrupts:
             if callable(rays):
                 rays(number, frame)  # stops its loop, and gives the signal back to `original`
 
-        signal.signal(signal.SIGINT, stop)
+        for each in _STOPPING:
+            signal.signal(each, stop)
 
     def __exit__(
         self,
@@ -245,5 +260,8 @@ class _Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if threading.current_thread() is threading.main_thread() and self.original is not None:
-            signal.signal(signal.SIGINT, self.original)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, original in self.originals.items():
+            if original is not None:  # set by other than Python: it cannot be set again
+                signal.signal(number, original)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.errors import ConfigurationError, ExperimentError
-from tuning.cluster import connected
+from tuning.cluster import Resources, connected
 from tuning.coordinator import Coordinator
 from tuning.driving import Driver
 from tuning.experiment import Experiment
 from tuning.journal import read_journal
+from tuning.preflight.needs import Needs
+from tuning.preflight.preflight import preflight
+from tuning.time_budget import TimeBudget
 from tuning.tracking import choose_mode
 
 Request = Callable[[Coordinator], None]
@@ -36,6 +39,7 @@ def resume(
     address: str | None = None,
     concurrency: int | None = None,
     wandb: str | None = None,
+    time_budget: float | None = None,
 ) -> Experiment:
     """Goes on with an interrupted search: nothing that finished is run again.
 
@@ -45,14 +49,16 @@ def resume(
         address: Of an existing Ray cluster; None starts Ray on this machine.
         concurrency: Trials at once; None as before.
         wandb: As in `tuning.run`; None as before.
+        time_budget: As in `tuning.run`.
 
     Raises:
         DialogueTuneError: where it is unknown, damaged, or being run by another driver.
     """
+    budget = TimeBudget(time_budget, time.monotonic())
     experiment = Experiment.open(name, storage)
     if is_complete(experiment):
         return experiment
-    return _go_on(experiment, address=address, concurrency=concurrency, wandb=wandb)
+    return _go_on(experiment, budget, address=address, concurrency=concurrency, wandb=wandb)
 
 
 def extend(
@@ -63,6 +69,7 @@ def extend(
     address: str | None = None,
     concurrency: int | None = None,
     wandb: str | None = None,
+    time_budget: float | None = None,
 ) -> Experiment:
     """Adds trials to a finished or interrupted search, with all that it learned.
 
@@ -76,10 +83,12 @@ def extend(
         address: Of an existing Ray cluster; None starts Ray on this machine.
         concurrency: Trials at once; None as before.
         wandb: As in `tuning.run`; None as before.
+        time_budget: As in `tuning.run`.
 
     Raises:
         DialogueTuneError: as `resume`; and where the search reached its target.
     """
+    budget = TimeBudget(time_budget, time.monotonic())
     if trials < 1:
         raise ConfigurationError("--trials", [f"must be at least 1, but got {trials}."])
 
@@ -89,6 +98,7 @@ def extend(
     experiment = Experiment.open(name, storage)
     return _go_on(
         experiment,
+        budget,
         ask_for_more,
         _check_open,
         address=address,
@@ -105,6 +115,7 @@ def retry(
     address: str | None = None,
     concurrency: int | None = None,
     wandb: str | None = None,
+    time_budget: float | None = None,
 ) -> Experiment:
     """Runs the failed trials of a search again, from their newest checkpoints or their start.
 
@@ -117,10 +128,12 @@ def retry(
         address: Of an existing Ray cluster; None starts Ray on this machine.
         concurrency: Trials at once; None as before.
         wandb: As in `tuning.run`; None as before.
+        time_budget: As in `tuning.run`.
 
     Raises:
         DialogueTuneError: as `resume`; and where no trial failed, or the search reached its target.
     """
+    budget = TimeBudget(time_budget, time.monotonic())
 
     def run_again(coordinator: Coordinator) -> None:
         coordinator.retry(coordinator.ended_badly(diverged=diverged))
@@ -135,7 +148,7 @@ def retry(
 
     experiment = Experiment.open(name, storage)
     return _go_on(
-        experiment, run_again, check, address=address, concurrency=concurrency, wandb=wandb
+        experiment, budget, run_again, check, address=address, concurrency=concurrency, wandb=wandb
     )
 
 
@@ -150,6 +163,7 @@ def _check_open(coordinator: Coordinator) -> None:
 
 def _go_on(
     experiment: Experiment,
+    budget: TimeBudget,
     begin: Request = _nothing,
     check: Request = _nothing,
     *,
@@ -158,14 +172,17 @@ def _go_on(
     wandb: str | None,
 ) -> Experiment:
     """Goes on with an experiment, after a check and with a request to its coordinator."""
-    started = time.monotonic()
     settings = experiment.manifest["settings"]
     if concurrency is not None:
         settings["concurrency"] = concurrency
     settings["wandb"] = choose_mode(wandb) if wandb else settings["wandb"]
     with experiment.lock():
-        driver = Driver(experiment, started)
+        driver = Driver(experiment, budget)
         check(driver.coordinator)
         with connected(address):
-            driver.drive(experiment.data(), begin)
+            data = experiment.data()
+            left = (experiment.manifest["trials"] or 0) - len(driver.coordinator.trials)
+            needs = Needs.of(driver.sweep, data, left)
+            preflight(Resources(**settings["resources"]), experiment.path, address, needs)
+            driver.drive(data, begin)
     return experiment

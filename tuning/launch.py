@@ -17,10 +17,12 @@ from typing import Any
 from model.data_source import open_or_prepare
 from model.prepared_data import PreparedData
 from tuning.choices import load_chosen, with_choices
-from tuning.cluster import Resources, connected, fitting
+from tuning.cluster import Resources, connected
 from tuning.driving import Driver
 from tuning.experiment import Experiment
 from tuning.going_on import extend, is_complete, resume, retry
+from tuning.preflight.needs import Needs
+from tuning.preflight.preflight import preflight
 from tuning.repetition import plan_repetition
 from tuning.scheduling import make_scheduler
 from tuning.searchers import make_searcher
@@ -28,6 +30,7 @@ from tuning.starting.starting_points import StartingPoints
 from tuning.starting.try_first import points_to_try
 from tuning.starting.warm_start import past_trials_of
 from tuning.sweeps.sweep_file import Sweep
+from tuning.time_budget import TimeBudget
 from tuning.tracking import choose_mode
 
 __all__ = ["DEFAULT_TRIALS", "extend", "is_complete", "repeat", "resume", "retry", "run"]
@@ -54,6 +57,7 @@ def run(
     warm_start: Sequence[str | Path] = (),
     wandb: str | None = None,
     max_failures: int = 3,
+    time_budget: float | None = None,
     command: Sequence[str] = (),
 ) -> Experiment:
     """Runs a hyper-parameter search.
@@ -76,6 +80,8 @@ def run(
         warm_start: Experiments over the same space, which searchers that learn begin with.
         wandb: ``online``, ``offline`` or ``disabled``; None for online if there is a key.
         max_failures: Failed attempts after which a trial is given up.
+        time_budget: Seconds from this call after which the search is ended, as by Ctrl-C; None for
+            no limit.
         command: The command line, for the record.
 
     Returns:
@@ -84,9 +90,9 @@ def run(
     Raises:
         DialogueTuneError: for anything wrong with the sweep, the data, the storage or the cluster.
     """
-    started = time.monotonic()
+    budget = TimeBudget(time_budget, time.monotonic())
     if not isinstance(sweep, Sweep):
-        sweep = load_chosen(sweep, searcher)
+        sweep, overrides = load_chosen(sweep, searcher, overrides), None
     sweep = with_choices(sweep.with_overrides(overrides or {}), searcher, scheduler)
     chosen = make_searcher(sweep, seed)
     make_scheduler(sweep, seed)
@@ -95,13 +101,16 @@ def run(
     data = open_or_prepare(sweep.space.constants, progress=True)
     starting = StartingPoints(tried, past_trials_of(warm_start, sweep, data, storage))
     starting.give_to(chosen)  # is refused here, rather than once there is an experiment
+    count = trial_count(sweep, trials)
+    for note in starting.notes(chosen, count):
+        print(f"note: {note}", flush=True)
     return _Start(
         sweep=sweep,
         data=data,
         storage=Path(storage),
         name=name or _default_name(sweep, Path(storage)),
         seed=seed,
-        trials=trial_count(sweep, trials),
+        trials=count,
         settings={
             "resources": asdict(Resources(cpus_per_trial, gpus_per_trial)),
             "concurrency": concurrency,
@@ -111,7 +120,7 @@ def run(
         },
         command=command,
         starting=starting,
-    ).go(started)
+    ).go(budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +138,15 @@ class _Start:
     starting: StartingPoints = field(default_factory=StartingPoints)
     repeats: Mapping[str, str] | None = None
 
-    def go(self, started: float) -> Experiment:
+    def go(self, budget: TimeBudget) -> Experiment:
         """Makes the directory and runs the search, with Ray connected."""
         with connected(self.settings["address"]):
-            fitting(Resources(**self.settings["resources"]))
+            preflight(
+                Resources(**self.settings["resources"]),
+                self.storage,
+                self.settings["address"],
+                Needs.of(self.sweep, self.data, self.trials),
+            )
             experiment = Experiment.create(
                 self.storage,
                 self.name,
@@ -146,7 +160,7 @@ class _Start:
                 repeats=self.repeats,
             )
             with experiment.lock():
-                Driver(experiment, started).drive(self.data)
+                Driver(experiment, budget).drive(self.data)
         return experiment
 
 
@@ -158,6 +172,7 @@ def repeat(
     address: str | None = None,
     concurrency: int | None = None,
     wandb: str | None = None,
+    time_budget: float | None = None,
     say: Callable[[str], None] = print,
     command: Sequence[str] = (),
 ) -> Experiment:
@@ -173,13 +188,14 @@ def repeat(
         address: Of an existing Ray cluster; None starts Ray on this machine.
         concurrency: Trials at once; None as before.
         wandb: As in `run`; None as before.
+        time_budget: As in `run`.
         say: Hears what differs, line by line, before anything starts.
         command: The command line, for the record.
 
     Raises:
         DialogueTuneError: where it is unknown or damaged, or its data cannot be had.
     """
-    started = time.monotonic()
+    budget = TimeBudget(time_budget, time.monotonic())
     plan = plan_repetition(reference, storage)
     for line in plan.said:
         say(line)
@@ -200,7 +216,7 @@ def repeat(
         command=command,
         starting=old.starting_points(),
         repeats={"name": old.name, "id": str(old.manifest["id"])},
-    ).go(started)
+    ).go(budget)
 
 
 def _default_name(sweep: Sweep, storage: Path) -> str:

@@ -55,6 +55,7 @@ class LiveView:
         self.console = console or _Console(stderr=True)
         self._started = time.monotonic()
         self._trial_started: dict[int, float] = {}
+        self._where: dict[int, str] = {}
         self._durations: list[float] = []
         self._last_line = time.monotonic()
         self._live = (
@@ -89,6 +90,7 @@ class LiveView:
         """Takes a row of the journal."""
         if row.trial is None:
             return
+        self._take_place(row.trial, row)
         if row.kind == "report" and row.reason:
             self.note(f"trial {row.trial}: {row.reason}")
         if row.kind in ("proposed", "restarted"):
@@ -104,6 +106,18 @@ class LiveView:
 
         if self._live is None and time.monotonic() - self._last_line > LINE_SECONDS:
             self._say(f"[{self._clock()}] {self._progress()}; {self._best_text()}")
+
+    def _take_place(self, trial: int, row: Row) -> None:
+        """Where the trial is: node and device, or what it waits for."""
+        if row.state in STATES:
+            self._where.pop(trial, None)
+        elif row.kind == "failed":
+            self._where[trial] = "to be restarted"
+        elif row.kind != "report":
+            self._where[trial] = "waits for a worker"
+        elif row.worker_device:  # which only the first report of an attempt says
+            node = (row.worker or "").rsplit(":", 1)[0]
+            self._where[trial] = f"{node}, {row.worker_device}"
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -149,12 +163,14 @@ class LiveView:
         table = Table(box=None, pad_edge=False)
         for column in ("trial", "iteration", f"best {coordinator.objective.name}", "time"):
             table.add_column(column, justify="right")
+        table.add_column("where")
         for trial, started in sorted(self._trial_started.items()):
             record = coordinator.trials[trial]
             value = "" if record.value is None else f"{record.value:.4f}"
             elapsed = duration(time.monotonic() - started)
             iterations = record.config.get("iterations", DEFAULTS["iterations"])
-            table.add_row(str(trial), f"{record.iteration}/{iterations}", value, elapsed)
+            progress = f"{record.iteration}/{iterations}"
+            table.add_row(str(trial), progress, value, elapsed, Text(self._where.get(trial, "")))
         return Group(head, Text(self._best_text(), style="green"), table)
 
     def _best_text(self) -> str:

@@ -57,6 +57,8 @@ events = st.one_of(
         val_loss=values,
         loss=values,
         train_seconds=st.sampled_from([None, 1.5]),
+        step_seconds=st.sampled_from([None, 0.5, 2.0, 60.0]),
+        peak_memory_mb=st.sampled_from([None, 100.0, 200.0]),
     ),
     st.builds(proposed, st.integers(0, 2)),
     st.builds(
@@ -114,8 +116,23 @@ def assert_trial(found, own, reports, objective):
     spent = [r.metrics.get("train_seconds") for r in own if r.kind == "report"]
     said = [value for value in spent if value is not None]
     same(found["train_seconds"], sum(said) if said else None)
+    same(found["wait_seconds"], waited(own))
+    peaks = [row.metrics.get("peak_memory_mb") for row in own if row.kind == "report"]
+    same(found["peak_memory_mb"], max((peak for peak in peaks if peak), default=None))
     assert found["started"].timestamp() == own[0].time
     assert found["updated"].timestamp() == own[-1].time
+
+
+def waited(own):
+    """From each proposal or restart to the step of the report that comes next."""
+    found = [
+        max(0.0, now.time - before.time - now.metrics["step_seconds"])
+        for before, now in pairwise(own)
+        if before.kind in ("proposed", "restarted")
+        and now.kind == "report"
+        and now.metrics.get("step_seconds") is not None
+    ]
+    return sum(found) if found else None
 
 
 def same(found, expected):

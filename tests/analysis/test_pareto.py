@@ -103,9 +103,7 @@ class TestResults:
         results = Results.open(finished.path)
         assert "pareto" not in results.trials
         assert results.pareto()["trial"].tolist() == [results.best()["trial"]]
-        with pytest.raises(
-            ConfigurationError, match="has one objective, val_loss, and so"
-        ):
+        with pytest.raises(ConfigurationError, match="has one objective, val_loss, and so"):
             results.select(pareto=True)
         assert run("results", finished.path, "--pareto") == 2
         assert "pareto: the search has one objective" in capsys.readouterr().err

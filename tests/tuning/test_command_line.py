@@ -167,8 +167,9 @@ def test_an_extension_needs_a_number(arguments, capsys):
 
 
 @pytest.fixture
-def end(tmp_path, tiny_data, capsys):
-    """What is said at the end of a search whose journal has these rows."""
+def end(tmp_path, tiny_data, capsys, monkeypatch):
+    """What is said at the end of a search in ``runs`` whose journal has these rows."""
+    monkeypatch.chdir(tmp_path)
 
     def say(*rows, wandb="disabled", storage="runs", address=None):
         experiment = Experiment.create(
@@ -212,11 +213,19 @@ def test_the_end_names_what_to_do_next(end, reason, said):
     )
 
 
-def test_the_end_names_the_storage_where_it_is_not_the_usual_one(end):
+@pytest.mark.parametrize("storage", ["runs", "../../runs"])
+def test_the_end_names_the_storage_where_it_is_not_the_usual_one(
+    end, tmp_path, monkeypatch, storage
+):
+    """Also where the experiment was named by its directory, and ``--storage`` not at all."""
+    elsewhere = tmp_path / "a" / "b"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
     rows = (PROPOSED, REPORTED, Row(kind="ended", reason="complete"))
-    status, said = end(*rows, wandb="offline", storage="/data")
+    status, said = end(*rows, wandb="offline", storage=storage)
+    named = tmp_path / "runs" if storage == "runs" else storage
     assert status == 0
-    assert "to send: python -m tuning sync demo --storage /data\n" in said
+    assert f"to send: python -m tuning sync demo --storage {named}\n" in said
 
 
 @pytest.mark.parametrize("rows", [(), (PROPOSED, REPORTED, Row(kind="ended", reason="interrupt"))])

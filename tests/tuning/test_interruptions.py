@@ -90,11 +90,15 @@ def test_a_killed_driver_resumes_with_nothing_finished_run_again(sweep_file):
 
 
 @pytest.mark.chaos
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(sweep_file):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_is_stopped_cleanly_and_says_how_to_go_on(sweep_file, number):
     storage = sweep_file.parent / "runs"
     process = command(*run_arguments(sweep_file, "search", "--wandb", "offline"))
     wait_for_reports(storage / "search", 3, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: the whole group
+    else:
+        os.kill(process.pid, number)
     output = finish(process)
     assert process.returncode == 130, output
     assert "stopping, everything is kept; Ctrl-C again stops at once" in output

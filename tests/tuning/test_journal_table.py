@@ -16,7 +16,7 @@ from tuning.journal.columns import METRIC, read_journal_table, table_of_rows
 
 PLAIN = (
     *("kind", "seq", "time", "trial", "attempt", "iteration"),
-    *("decision", "state", "reason", "worker"),
+    *("decision", "state", "reason", "worker", "worker_device", "worker_type"),
 )
 
 

@@ -1,5 +1,7 @@
 import pytest
 
+import model.files
+from model.errors import StorageError
 from model.training import Trainer
 from tuning.trials.trial_files import TrialFiles, best_file
 
@@ -57,3 +59,63 @@ def test_only_the_best_weights_outlive_a_trial(trained, tmp_path):
     files.remove_checkpoints()
     assert [p.name for p in files.directory.iterdir()] == ["best.pt"]
     assert best_file(tmp_path, 7).exists()
+
+
+class TestFence:
+    """A worker that was given up may come back: its host was cut off, or its storage hung."""
+
+    @pytest.fixture
+    def trainer(self, tiny_data, tiny_config):
+        trainer = Trainer(tiny_data, tiny_config())
+        trainer.train_interval()
+        return trainer
+
+    def test_an_earlier_attempt_writes_nothing_any_more(self, tmp_path, trainer):
+        first, second = (TrialFiles(tmp_path, 7, attempt) for attempt in (1, 2))
+        first.take_over()
+        first.save_best(trainer.weights())
+        first.save(trainer.state())
+        second.take_over()
+        before = {path.name: path.read_bytes() for path in first.directory.iterdir()}
+        trainer.train_interval()
+        for write, state in ((first.save, trainer.state()), (first.save_best, trainer.weights())):
+            with pytest.raises(StorageError) as raised:
+                write(state)
+            assert str(raised.value) == (
+                f"{first.directory}: attempt 2 goes on with this trial; attempt 1 was given up, "
+                "and writes nothing any more."
+            )
+        assert {path.name: path.read_bytes() for path in first.directory.iterdir()} == before
+        second.save_best(trainer.weights())
+        assert second.best_metrics() == trainer.last_report.metrics
+
+    def test_also_where_it_hung_in_the_middle_of_writing(self, tmp_path, trainer, monkeypatch):
+        """The bytes are on disk already when the other attempt takes over."""
+        first, second = (TrialFiles(tmp_path, 7, attempt) for attempt in (1, 2))
+        flush = model.files.flush
+
+        def hang(descriptor):
+            monkeypatch.setattr(model.files, "flush", flush)
+            second.take_over()
+            second.save_best({"metrics": {"val_loss": 1.0}})
+            flush(descriptor)
+
+        monkeypatch.setattr(model.files, "flush", hang)
+        with pytest.raises(StorageError, match="attempt 2 goes on with this trial"):
+            first.save_best(trainer.weights())
+        assert first.best_metrics() == {"val_loss": 1.0}
+        assert not list(first.directory.glob(".tmp-*"))
+
+    def test_a_later_attempt_is_not_taken_over_by_an_earlier_one(self, tmp_path):
+        TrialFiles(tmp_path, 7, 3).take_over()
+        with pytest.raises(StorageError, match="attempt 3 goes on with this trial; attempt 2 was"):
+            TrialFiles(tmp_path, 7, 2).take_over()
+        TrialFiles(tmp_path, 7, 3).take_over()
+        TrialFiles(tmp_path, 7, 4).take_over()
+
+    def test_an_unreadable_number_keeps_nobody_out(self, tmp_path, trainer):
+        files = TrialFiles(tmp_path, 7, 2)
+        files.take_over()
+        (files.directory / "attempt").write_text("two")
+        files.save_best(trainer.weights())
+        assert files.best.exists()

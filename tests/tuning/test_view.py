@@ -62,7 +62,27 @@ def test_the_live_table_shows_progress_and_the_best(coordinator):
     assert "1/2 done" in shown
     assert "1 running, 1 finished" in shown
     assert f"best so far: trial 0, val_loss 2.5000: learning_rate {rate:.4g}" in shown
-    assert shown.splitlines()[3].split() == ["1", "10/4000", "4.0000", "0:00"]
+    waiting = ["1", "10/4000", "4.0000", "0:00", "to", "be", "restarted"]
+    assert shown.splitlines()[3].split() == waiting
+
+
+def test_the_live_table_shows_where_each_trial_is(coordinator):
+    view, _ = watched(coordinator, terminal=True)
+
+    def where():
+        console = Console(file=io.StringIO(), width=100)
+        console.print(view)
+        return [line.split("0:00")[1].strip() for line in console.file.getvalue().splitlines()[3:]]
+
+    coordinator.next_assignment()
+    coordinator.next_assignment()
+    gpu = {"worker": "10.0.0.7:41", "worker_device": "cuda:3 NVIDIA H200 [0]"}
+    coordinator.report(1, 10, {"val_loss": 3.0}, **gpu)
+    assert where() == ["waits for a worker", "10.0.0.7, cuda:3 NVIDIA H200 [0]"]
+    coordinator.report(1, 20, {"val_loss": 3.0}, worker="10.0.0.7:41")
+    assert where()[1] == "10.0.0.7, cuda:3 NVIDIA H200 [0]", "said once"
+    coordinator.report(1, 30, {"val_loss": 3.0}, state="finished")
+    assert where() == ["waits for a worker"]
 
 
 def test_the_live_table_before_anything_happened(coordinator):

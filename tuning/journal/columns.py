@@ -33,6 +33,8 @@ _COLUMNS = {
     "state": "string",
     "reason": "string",
     "worker": "string",
+    "worker_device": "string",
+    "worker_type": "string",
 }
 METRIC = "metrics."
 #: Bytes that pyarrow parses at once; a longer line is read by the slow way.
@@ -46,7 +48,8 @@ class JournalTable:
     Attributes:
         table: A `pyarrow.Table` of all rows in order of their sequence numbers, with the columns
             kind, seq, time (seconds since 1970), trial, attempt, iteration, decision, state,
-            reason, worker, as in `tuning.journal.Row`, and ``metrics.NAME`` for every metric.
+            reason, worker, worker_device, worker_type, as in `tuning.journal.Row`, and
+            ``metrics.NAME`` for every metric.
         configs: Configuration of each trial, as it was proposed.
         changes: Of trials that went on with another one (population-based training): the sequence
             number of each such restart, in order, and the configuration from there on.

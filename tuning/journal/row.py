@@ -18,6 +18,9 @@ FORMAT = 2
 #: Why a session ended, where the search then had all that was asked for.
 COMPLETE = "complete"
 TARGET_REACHED = "target reached"
+#: Why it ended otherwise: by Ctrl-C, or because its time was over.
+INTERRUPTED = "interrupted"
+TIME_BUDGET = "time budget"
 
 #: Hears of damage, in words with the place: it raises, or notes it and reading goes on without.
 Complain = Callable[[str], None]
@@ -37,6 +40,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "state": str,
     "reason": str,
     "worker": str,
+    "worker_device": str,
+    "worker_type": str,
     "source": int,
     "source_iteration": int,
 }
@@ -69,6 +74,10 @@ class Row:
             scheduler), ``diverged`` or ``failed``.
         reason: Why an attempt failed or a session ended, in words.
         worker: Where the trial runs, ``host:pid``.
+        worker_device: On which device of it, ``cpu`` or ``cuda:3 NVIDIA H200``; only the first
+            report of an attempt says so, and its type.
+        worker_type: The type of its node: what a cluster file or Kubernetes calls it, or the model
+            of its GPUs; None where the cluster knows none.
         source: Number of the trial whose weights this attempt begins with, where it is a clone
             (population-based training); None otherwise.
         source_iteration: Iterations that the source had reported then.
@@ -87,6 +96,8 @@ class Row:
     state: str | None = None
     reason: str | None = None
     worker: str | None = None
+    worker_device: str | None = None
+    worker_type: str | None = None
     source: int | None = None
     source_iteration: int | None = None
 

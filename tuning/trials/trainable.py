@@ -33,10 +33,11 @@ from model.checkpoint import snapshot
 from model.config import Config, TrainingConfig
 from model.errors import CheckpointError, StorageError
 from model.prepared_data import PreparedData
-from model.training import Report, Trainer
+from model.training import Report, Trainer, resolve_device
 from tuning.coordinator import Objective
 from tuning.experiment import MANIFEST
 from tuning.trials.cloning import adopt
+from tuning.trials.observation import announce, device_name, peaks, reset_peaks, worker_type
 from tuning.trials.saving import TrialSaver
 from tuning.trials.trial_files import TrialFiles
 
@@ -118,12 +119,23 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         seconds["save_seconds"] = training - built + ended - saving
         seconds["write_seconds"] = self._written_seconds()
         seconds["step_seconds"] = ended - started
-        report = replace(report, metrics={**report.metrics, **seconds})
+        measured = {**report.metrics, **seconds, **peaks(self.trainer.device)}
         worker = f"{self.get_current_ip_pid()[0]}:{os.getpid()}"
-        return {"report": report, "worker": worker, "note": self.note if first else None}
+        said = self._said_once() if first else {}
+        return {"report": replace(report, metrics=measured), "worker": worker, **said}
+
+    def _said_once(self) -> dict[str, Any]:
+        """What an attempt's first report says beside its figures."""
+        assert self.trainer is not None
+        return {
+            "note": self.note,
+            "worker_device": device_name(self.trainer.device),
+            "worker_type": worker_type(),
+        }
 
     def _begin(self) -> Report | None:
         """Builds the trainer; returns the report it was restored to, if it was."""
+        announce(self.experiment, self.assignment["trial"], self.assignment["attempt"])
         if not (self.experiment / MANIFEST).is_file():
             raise StorageError(
                 f"{self.experiment}: this worker does not see the experiment; --storage must be a "
@@ -131,13 +143,16 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             )
         config = self._with_device(Config.from_mapping(self.assignment["config"], source="trial"))
         torch.set_num_threads(config.training.threads or self._cpus())
+        reset_peaks(resolve_device(config.training.device))
         trainer = Trainer(self.data, config, measure_latency=self.measure_latency)
-        self.files = TrialFiles(self.experiment, self.assignment["trial"])
+        attempt = self.assignment["attempt"]
+        self.files = TrialFiles(self.experiment, self.assignment["trial"], attempt)
+        self.files.take_over()
         self.saver, self.seconds_written = TrialSaver(self.files), 0.0
         self.best_value: float | None = None
         self.checkpoint_due = False
         self.note: str | None = None
-        report = self._restore(trainer) if self.assignment["attempt"] > 1 else None
+        report = self._restore(trainer) if attempt > 1 else None
         self.trainer = trainer
         return report
 

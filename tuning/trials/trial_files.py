@@ -3,12 +3,17 @@
     trials/0007/checkpoint-00000300.pt   everything training needs, at iteration 300
     trials/0007/best.pt                  weights and figures at the best report so far
     trials/0007/clone-00000300.pt        the checkpoint of another trial, to go on from at 300
+    trials/0007/attempt                  number of the attempt that may write; none for the first
 
 The trial's process writes them while it trains on, so that they may be a report behind the
 journal; but where the journal says that a trial has ended, the weights of its best report are
 there (see `trainable`). The two newest checkpoints are kept while a trial runs, in case
 the newest is damaged; when the trial has ended, the driver removes both, but not those of a failed
 trial, which may be run again (``python -m tuning retry``).
+
+A worker that was given up, because its host was cut off or its storage hung, may come back and
+write on. So an attempt takes the trial over by its number, and an earlier one is refused from there
+on, just before a file of its would take its name (a fence, as locks of distributed systems have).
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import read_checkpoint, write_checkpoint
-from model.errors import CheckpointError
+from model.errors import CheckpointError, StorageError
 from model.files import atomic_write, storage_errors
 from model.training import Report, Trainer
 
@@ -35,15 +40,44 @@ class TrialFiles:
     Args:
         experiment: The experiment's directory, reachable by every worker.
         trial: Number of the trial.
+        attempt: Which attempt at it writes here, from 1; None where there are no others.
     """
 
-    def __init__(self, experiment: Path, trial: int) -> None:
+    def __init__(self, experiment: Path, trial: int, attempt: int | None = None) -> None:
+        self.attempt = attempt
         self.directory = experiment / "trials" / f"{trial:04d}"
 
     @property
     def best(self) -> Path:
         """Weights at the best report so far."""
         return self.directory / "best.pt"
+
+    def take_over(self) -> None:
+        """Keeps earlier attempts from writing, if there were any.
+
+        Raises:
+            StorageError: where that cannot be written, or a later attempt has taken over before.
+        """
+        if self.attempt is not None and self.attempt > 1:
+            self._refuse_if_superseded()
+            atomic_write(self._owner, str(self.attempt).encode())
+
+    @property
+    def _owner(self) -> Path:
+        return self.directory / "attempt"
+
+    def _refuse_if_superseded(self) -> None:
+        if self.attempt is None:
+            return
+        try:
+            owner = int(self._owner.read_text(encoding="ascii"))
+        except (OSError, ValueError):  # none, or not to be read: then nobody is kept out
+            return
+        if owner > self.attempt:
+            raise StorageError(
+                f"{self.directory}: attempt {owner} goes on with this trial; attempt "
+                f"{self.attempt} was given up, and writes nothing any more."
+            )
 
     def checkpoint(self, iteration: int) -> Path:
         """Where the checkpoint of an iteration is, if there is one."""
@@ -64,10 +98,12 @@ class TrialFiles:
         """Writes a checkpoint, of `Trainer.state`, and removes all but the newest two.
 
         Raises:
-            StorageError: where it cannot be written; the older ones are left as they were.
+            StorageError: where it cannot be written, or a later attempt has taken over; the older
+                ones are left as they were.
         """
         self._make_directory()
-        write_checkpoint(self.checkpoint(state["iteration"]), state)
+        path = self.checkpoint(state["iteration"])
+        write_checkpoint(path, state, self._refuse_if_superseded)
         with storage_errors(self.directory, "removed"):
             for old in self.checkpoints()[_KEPT:]:
                 old.unlink(missing_ok=True)
@@ -76,10 +112,11 @@ class TrialFiles:
         """Writes weights, of `Trainer.weights`, as the best ones.
 
         Raises:
-            StorageError: where they cannot be written; the older ones are left as they were.
+            StorageError: where they cannot be written, or a later attempt has taken over; the older
+                ones are left as they were.
         """
         self._make_directory()
-        write_checkpoint(self.best, weights)
+        write_checkpoint(self.best, weights, self._refuse_if_superseded)
 
     def best_metrics(self) -> dict[str, Any]:
         """The figures that the best weights have; none where there are no weights.
