@@ -50,7 +50,8 @@ test: $(VENV)/.development ## the tests, in under ten minutes on two cores
 	$(RUN) -m pytest -n $(JOBS)
 
 test-slow: $(VENV)/.development ## what `make test` leaves out: slow tests, and processes killed
-	$(RUN) -m pytest -m "slow or chaos"
+	$(RUN) -m pytest -m "(slow or chaos) and not alone" -n $(JOBS) --dist loadfile
+	$(RUN) -m pytest -m "alone"
 
 test-all: test test-slow ## all tests
 

@@ -21,6 +21,7 @@ from ray.tune.search import Searcher as RaySearcher
 from model.errors import DialogueTuneError, StorageError
 from model.training import Report
 from tuning.coordinator import Coordinator
+from tuning.journal.row import NODE_LOST
 from tuning.scheduling import Decision
 from tuning.time_budget import TimeBudget
 
@@ -181,6 +182,10 @@ class BudgetStopper(Stopper):  # type: ignore[misc]
 
 def reason_in(text: str) -> str:
     """Why an attempt failed, in one line, from what Ray wrote about it."""
+    if "because its node has died" in text:  # preempted, broken, or cut off for too long
+        return NODE_LOST
+    if "ActorUnavailableError" in text:
+        return "the connection to the worker was lost"
     if not text or "The actor died" in text or "ActorDiedError" in text:
-        return "the worker process died (killed, out of memory, crashed, or its node was lost)"
+        return "the worker process died (killed, out of memory, or crashed)"
     return [line.strip() for line in text.splitlines() if line.strip()][-1]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
-from tuning.journal.row import COMPLETE, INTERRUPTED, TARGET_REACHED
+from tuning.journal.row import COMPLETE, INTERRUPTED, NODE_LOST, TARGET_REACHED
 from tuning.objective import Objective, all_reached, best_values
 from tuning.scheduling import Decision, Scheduler
 from tuning.searchers import Outcome, Searcher
@@ -257,7 +257,7 @@ class Coordinator:
 
         Args:
             trial: Number of the trial.
-            reason: Why, in words.
+            reason: Why, in words; `NODE_LOST` does not count among the failures.
             retry: Whether another attempt could end otherwise.
 
         Raises:
@@ -267,7 +267,8 @@ class Coordinator:
         record = self.trials[trial]
         if record.state != "running" or trial in self._to_restart:
             return  # that attempt had ended before
-        final = record.failures + 1 >= self.max_failures or not retry
+        enough = reason != NODE_LOST and record.failures + 1 >= self.max_failures
+        final = enough or not retry
         state = "failed" if final else "running"
         row = self._write(replace(self._row("failed", trial), state=state, reason=reason))
         self._take_in_failure(row)
@@ -286,7 +287,7 @@ class Coordinator:
 
     def _take_in_failure(self, row: Row) -> None:
         assert row.trial is not None
-        self.trials[row.trial].failures += 1
+        self.trials[row.trial].failures += row.reason != NODE_LOST
         if row.state == "failed":
             self._end(row.trial, "failed")
 

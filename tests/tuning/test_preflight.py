@@ -568,6 +568,7 @@ def autoscaling(machines, *, second: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.parametrize("second", [False, True], ids=["first autoscaler", "second autoscaler"])
 def test_a_search_without_workers_brings_them(machines, tmp_path, corpus, second):
@@ -595,4 +596,5 @@ def test_a_search_without_workers_brings_them(machines, tmp_path, corpus, second
     results = Results.open(storage / "fits")
     assert results.trials["state"].tolist() == ["finished"] * 4
     workers = {row.worker for row in results.rows if row.kind == "report"}
-    assert len(workers) == 2, said
+    assert "4 trials, 2 at a time" in said
+    assert 1 <= len(workers) <= 2, said  # the second may come when all is done

@@ -18,6 +18,8 @@ FORMAT = 2
 #: Why a session ended, where the search then had all that was asked for.
 COMPLETE = "complete"
 TARGET_REACHED = "target reached"
+#: Why an attempt failed that could not help it: such failures are not counted.
+NODE_LOST = "its node was lost"
 #: Why it ended otherwise: by Ctrl-C, or because its time was over.
 INTERRUPTED = "interrupted"
 TIME_BUDGET = "time budget"
