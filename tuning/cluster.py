@@ -192,10 +192,14 @@ def runtime_environment() -> dict[str, Any]:
     }
 
 
-def fitting(resources: Resources) -> int:
+def fitting(resources: Resources, more: Growth | None) -> int:
     """How many trials the cluster can run at once, with all the nodes that may be added to it.
 
     Ray Tune asks for the place of every trial that is out, which makes the autoscaler add nodes.
+
+    Args:
+        resources: Of one trial.
+        more: What may be added, see `tuning.preflight.node_types.growth`; None for nothing.
 
     Raises:
         ResourceError: where one trial alone is more than any node has, said at once instead of
@@ -203,7 +207,7 @@ def fitting(resources: Resources) -> int:
     """
     import ray
 
-    from tuning.preflight.node_types import HEAD, growth
+    from tuning.preflight.node_types import HEAD
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
@@ -211,7 +215,6 @@ def fitting(resources: Resources) -> int:
     def fits(node: Mapping[str, float]) -> int:
         return min(_times(node, name, amount) for name, amount in wanted.items())
 
-    more = growth()
     count = sum(map(fits, nodes))
     if more is not None:  # the workers that are there are among those that may be
         heads = sum(fits(node) for node in nodes if HEAD in node)

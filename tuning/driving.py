@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from model.prepared_data import PreparedData
-from tuning.cluster import Resources, fitting
+from tuning.cluster import Resources
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal, Row, compact, read_journal
@@ -76,18 +75,22 @@ class Driver:
         TrialFiles(path, trial).keep_clone(TrialFiles(path, source), iteration)
 
     def drive(
-        self, data: PreparedData, begin: Callable[[Coordinator], None] = lambda coordinator: None
+        self,
+        data: PreparedData,
+        room: int,
+        begin: Callable[[Coordinator], None] = lambda coordinator: None,
     ) -> None:
         """Runs the search, with Ray connected, up to its end, Ctrl-C or the end of its time.
 
         Args:
             data: The experiment's data.
+            room: How many trials fit at once.
             begin: Called once the session is on record: it may ask the coordinator for more.
         """
         coordinator = self.coordinator
         settings = self.experiment.manifest["settings"]
         resources = Resources(**settings["resources"])
-        concurrency = min(settings["concurrency"] or sys.maxsize, fitting(resources))
+        concurrency = min(settings["concurrency"] or room, room)
         self._remove_leftovers()
         seconds = time.monotonic() - self.budget.started
         known = f"{len(coordinator.trials)} trials known"

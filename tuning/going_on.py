@@ -183,6 +183,7 @@ def _go_on(
             data = experiment.data()
             left = (experiment.manifest["trials"] or 0) - len(driver.coordinator.trials)
             needs = Needs.of(driver.sweep, data, left)
-            preflight(Resources(**settings["resources"]), experiment.path, address, needs)
-            driver.drive(data, begin)
+            resources = Resources(**settings["resources"])
+            room = preflight(resources, experiment.path, address, needs)
+            driver.drive(data, room, begin)
     return experiment

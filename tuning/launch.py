@@ -91,9 +91,11 @@ def run(
         DialogueTuneError: for anything wrong with the sweep, the data, the storage or the cluster.
     """
     budget = TimeBudget(time_budget, time.monotonic())
-    if not isinstance(sweep, Sweep):
-        sweep, overrides = load_chosen(sweep, searcher, overrides), None
-    sweep = with_choices(sweep.with_overrides(overrides or {}), searcher, scheduler)
+    if isinstance(sweep, Sweep):
+        sweep = sweep.with_overrides(overrides or {})
+    else:
+        sweep = load_chosen(sweep, searcher, overrides)
+    sweep = with_choices(sweep, searcher, scheduler)
     chosen = make_searcher(sweep, seed)
     make_scheduler(sweep, seed)
     mode = choose_mode(wandb)
@@ -141,7 +143,7 @@ class _Start:
     def go(self, budget: TimeBudget) -> Experiment:
         """Makes the directory and runs the search, with Ray connected."""
         with connected(self.settings["address"]):
-            preflight(
+            room = preflight(
                 Resources(**self.settings["resources"]),
                 self.storage,
                 self.settings["address"],
@@ -160,7 +162,7 @@ class _Start:
                 repeats=self.repeats,
             )
             with experiment.lock():
-                Driver(experiment, budget).drive(self.data)
+                Driver(experiment, budget).drive(self.data, room)
         return experiment
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
+from tuning.outcome import STATES
 
 _PREFIX = "dialogue_tune"
-_STATES = ("running", "finished", "stopped", "diverged", "failed")
+_STATES = ("running", *STATES)
 
 
 class SearchMetrics:

@@ -13,24 +13,12 @@ from tests.deploy.files import (
     PLACEHOLDER,
     START,
     ec2_problems,
-    load,
     secrets_in,
     unpinned,
 )
-from tests.deploy.files import prepared as prepared_file
 
 TEXT = AWS.read_text(encoding="utf-8")
 WORKERS = ("gpu-spot", "gpu-on-demand")
-
-
-@pytest.fixture
-def raw():
-    return load(AWS)
-
-
-@pytest.fixture
-def prepared():
-    return prepared_file(AWS)
 
 
 # Ray's schema

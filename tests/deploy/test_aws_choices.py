@@ -6,21 +6,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.deploy.files import AWS, MACHINE, ec2_problems, load, uncommented
-from tests.deploy.files import prepared as prepared_file
+from tests.deploy.files import AWS, MACHINE, ec2_problems, uncommented
 
 TEXT = AWS.read_text(encoding="utf-8")
 GIB = 1024**3
-
-
-@pytest.fixture
-def raw():
-    return load(AWS)
-
-
-@pytest.fixture
-def prepared():
-    return prepared_file(AWS)
 
 
 # Storage

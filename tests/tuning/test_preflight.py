@@ -346,19 +346,19 @@ def test_the_head_is_asked_and_what_may_be_added_counts(ray, tmp_path, autoscale
     elsewhere = SimpleNamespace(gcs_address=address, get_node_id=lambda: "elsewhere")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: elsewhere)
     assert growth() is None
-    assert fitting(Resources(1, 0)) == 2
+    assert fitting(Resources(1, 0), growth()) == 2
     file = tmp_path / "cluster.yaml"
     file.write_text(yaml.safe_dump(CLUSTER, sort_keys=False))
     autoscaler(file, address)
     assert growth() == GROWTH
-    assert fitting(Resources(1, 0)) == 2 + 4 * 4 + 2 * 2
-    assert fitting(Resources(1, 0.5)) == 4 * 2
+    assert fitting(Resources(1, 0), growth()) == 2 + 4 * 4 + 2 * 2
+    assert fitting(Resources(1, 0.5), growth()) == 4 * 2
     refusal = (
         r"nor has any type that the autoscaler may add \(spot: 4 CPU, 1 GPU; any: 2 CPU, 0 GPU; "
         r"own: not known\); lower"
     )
     with pytest.raises(ResourceError, match=refusal):
-        fitting(Resources(5, 0))
+        fitting(Resources(5, 0), growth())
     file.write_text("max_workers: [")
     said = []
     monkeypatch.undo()
@@ -380,7 +380,7 @@ def machines(tmp_path_factory):
 CHECK = """
 import json, sys, time
 from pathlib import Path
-from tuning.cluster import Resources, connected, fitting
+from tuning.cluster import Resources, connected
 from tuning.preflight.needs import Needs
 from tuning.preflight.preflight import PreflightError, preflight
 given, said = json.loads(sys.argv[1]), {"notes": [], "problems": [], "seconds": []}

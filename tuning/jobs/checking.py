@@ -45,8 +45,8 @@ def check(arguments: Namespace, data: Path | None) -> Checked:
     """
     from tuning.choices import load_chosen, with_choices
 
-    sweep = load_chosen(arguments.file, arguments.searcher)
-    sweep = sweep.with_overrides(parse_assignments(arguments.assignments))
+    overrides = parse_assignments(arguments.assignments)
+    sweep = load_chosen(arguments.file, arguments.searcher, overrides)
     sweep = with_choices(sweep, arguments.searcher, arguments.scheduler)
     name = f"{SUBMITTED}/{Path(arguments.file).name}"
     checked = Checked(sweep, {name: Path(arguments.file)}, [name])

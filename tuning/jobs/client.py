@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from model.errors import ExperimentError, ResourceError
+from tuning.authentication import has_token
 
 #: Seconds that Ray waits after its stop signal, before it kills a driver.
 GRACE_SECONDS = 120
@@ -237,14 +238,6 @@ def _prepare(address: str) -> None:
         for name in ("NO_PROXY", "no_proxy"):
             known = os.environ.get(name)
             os.environ[name] = f"{known},{host}" if known else host
-
-
-def has_token() -> bool:
-    """Whether there is a token where Ray looks for it."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
-    return Path(file).expanduser().is_file()
 
 
 @contextmanager

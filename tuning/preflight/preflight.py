@@ -52,7 +52,7 @@ def preflight(
     *,
     wait: float = ANSWER_SECONDS,
     say: Callable[[str], None] = _say,
-) -> None:
+) -> int:
     """Checks the cluster that we are connected to; nothing is left of it in the storage.
 
     Args:
@@ -64,6 +64,9 @@ def preflight(
         wait: Seconds that all nodes together may take to answer.
         say: Hears what works, but is not as it should be.
 
+    Returns:
+        How many trials the cluster can run at once, see `tuning.cluster.fitting`.
+
     Raises:
         PreflightError: with everything that is wrong.
     """
@@ -73,6 +76,7 @@ def preflight(
         say(note)
     if check.problems:
         raise PreflightError(check.problems)
+    return check.room
 
 
 @dataclass
@@ -83,6 +87,7 @@ class _Preflight:
     storage: Path
     needs: Needs
     wait: float
+    room: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -108,11 +113,11 @@ class _Preflight:
             self._nodes(nodes, driver, mail, token)
 
     def _fit(self) -> None:
+        more = growth()
         try:
-            fitting(self.resources)
+            self.room = fitting(self.resources, more)
         except ResourceError as error:
             self.problems.append(str(error))
-        more = growth()
         if more is not None and more.problem is not None:
             self.notes.append(
                 f"what the autoscaler may add is not known ({more.problem}); "
