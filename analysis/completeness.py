@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError
+from model.wording import plural
 from tuning.experiment import Experiment
-from tuning.trials.trial_files import TrialFiles
+from tuning.storage.place import AnyPath, place
+from tuning.trials.trial_files import TrialFiles, checkpoints_among, contents_of_trials
 
 #: States of trials whose best weights are on disk when the journal has their last row.
 _SAVED = ("finished", "stopped", "diverged")
@@ -18,26 +19,27 @@ _SAVED = ("finished", "stopped", "diverged")
 _NAMED = 10
 
 
-def files_of_trials(experiment: Path, trials: Sequence[int]) -> pd.DataFrame:
+def files_of_trials(experiment: AnyPath, trials: Sequence[int]) -> pd.DataFrame:
     """The files of trials: the best weights, and the newest checkpoint to go on from.
 
     Args:
-        experiment: The experiment's directory.
+        experiment: Where the experiment is.
         trials: Numbers of the trials; the index of the frame.
 
     Returns:
         Columns ``weights`` and ``checkpoint``: paths, missing where there is no such file.
+
+    Raises:
+        StorageError: where an object store cannot be read.
     """
     weights: list[str | None] = []
     checkpoints: list[str | None] = []
+    contents = contents_of_trials(experiment)
     for trial in trials:
         files = TrialFiles(experiment, trial)
-        try:
-            newest = next(iter(files.checkpoints()), None)
-            best = files.best if files.best.exists() else None
-        except OSError:  # a directory that we may not look into
-            newest = best = None
-        weights.append(str(best) if best else None)
+        there = contents(trial)
+        newest = next(iter(checkpoints_among(there)), None)
+        weights.append(str(files.best) if files.best in there else None)
         checkpoints.append(str(newest) if newest else None)
     index = pd.Index(trials, name="trial")
     return pd.DataFrame({"weights": weights, "checkpoint": checkpoints}, index=index, dtype="str")
@@ -55,7 +57,7 @@ def what_is_missing(experiment: Experiment, trials: pd.DataFrame, objective: str
 
 
 def _missing_files(experiment: Experiment) -> Iterator[str]:
-    if not experiment.data_file.is_file():
+    if not experiment.has_data():
         yield (
             f"{experiment.data_file}: the data set is missing: nothing can be promoted, and the "
             "search cannot go on."
@@ -71,7 +73,7 @@ def _missing_of_trials(trials: pd.DataFrame, objective: str) -> Iterator[str]:
     done = ~state.isin(["running", "interrupted"])
     reported = trials["iteration"] > 0
     if not state.isin(["finished", "stopped"]).any():
-        yield f"none of the {len(trials)} trials has finished."
+        yield f"of {plural(len(trials), 'trial')} none has finished."
     if silent := _named(trials, done & ~reported):
         yield f"ended without a report: {silent}."
     if unsaved := _named(trials, state.isin(_SAVED) & valued & trials["weights"].isna()):
@@ -109,7 +111,7 @@ def damaged_files(files: Iterable[str]) -> list[str]:
     problems = []
     for file in tqdm(list(files), desc="verifying", unit="file", disable=None, leave=False):
         try:
-            read_checkpoint(Path(file))
+            read_checkpoint(place(file))
         except CheckpointError as error:
             problems.append(str(error))
     return problems

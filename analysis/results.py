@@ -165,7 +165,7 @@ class Results:
                     numbers, self._frames.configurations(), self._fixed, self.searched
                 ),
                 told.iloc[:, place:],
-                files_of_trials(self.experiment.path, numbers),
+                files_of_trials(self.experiment.place, numbers),
             ],
             axis=1,
         )
@@ -214,7 +214,7 @@ class Results:
         """
         ranked = self.ranked()
         if ranked.empty:
-            raise ExperimentError(f"{self.experiment.path}: no trial has a result yet.")
+            raise ExperimentError(f"{self.experiment.place}: no trial has a result yet.")
         return ranked.iloc[0]
 
     def select(

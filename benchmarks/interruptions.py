@@ -29,7 +29,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -47,6 +46,7 @@ from benchmarks.interruption_checks import (  # noqa: E402
     offline_runs,
     served_runs,
 )
+from benchmarks.random_faults import add_options, say, seed_and_directory  # noqa: E402
 from benchmarks.side_by_side import make_parser, write_json  # noqa: E402
 from model.cli import positive, run_main  # noqa: E402
 from model.errors import BenchmarkError  # noqa: E402
@@ -306,30 +306,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = make_parser(__doc__ or "")
     parser.add_argument("--times", type=positive, default=20, help="kills (%(default)s)")
-    parser.add_argument("--seed", type=int, help="of moments and victims (drawn, and said)")
-    parser.add_argument("--trials", type=positive, default=TRIALS, help="a search (%(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep everything there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the kills here")
+    add_options(parser, trials=TRIALS)
     arguments = parser.parse_args(argv)
-    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
     torch.set_num_threads(1)  # as the trials that are trained again to compare
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-
-    with ExitStack() as stack:
-        if arguments.keep is None:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            directory = arguments.keep
-            directory.mkdir(parents=True)
-        try:
-            kills = interrupt(
-                directory, arguments.times, seed=seed, trials=arguments.trials, say=say
-            )
-        except AssertionError as error:
-            raise BenchmarkError(f"seed {seed}: {error}") from error
+    with seed_and_directory(arguments) as (seed, directory):
+        kills = interrupt(directory, arguments.times, seed=seed, trials=arguments.trials, say=say)
     counts = {who: sum(kill.victim == who for kill in kills) for who in ("driver", "worker")}
     print(
         f"{counts['driver']} drivers and {counts['worker']} workers killed: all is as it should be"

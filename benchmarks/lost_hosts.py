@@ -30,10 +30,8 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.interruption_checks import check_rows  # noqa: E402
+from benchmarks.random_faults import add_options, say, seed_and_directory  # noqa: E402
 from benchmarks.side_by_side import make_parser, write_json  # noqa: E402
 from model.cli import EXIT_BAD_INPUT, positive, run_main  # noqa: E402
 from model.errors import BenchmarkError  # noqa: E402
@@ -402,8 +401,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Loses hosts, checks and prints."""
     parser = make_parser(__doc__ or "")
     parser.add_argument("--times", type=positive, default=10, help="searches (%(default)s)")
-    parser.add_argument("--seed", type=int, help="of moments and victims (drawn, and said)")
-    parser.add_argument("--trials", type=positive, default=TRIALS, help="a search (%(default)s)")
+    add_options(parser, trials=TRIALS)
     parser.add_argument(
         "--long-cut",
         type=positive,
@@ -414,35 +412,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hang", action="store_true", help="its trial hangs meanwhile, and then goes on"
     )
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep everything there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what happened here")
     arguments = parser.parse_args(argv)
     if (reason := why_not()) is not None:
         raise BenchmarkError(f"there can be no hosts here: {reason}.")
-    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-
-    with ExitStack() as stack:
-        if arguments.keep is None:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            directory = arguments.keep
-            directory.mkdir(parents=True)
-        try:
-            blows = lose_hosts(
-                directory,
-                arguments.times,
-                seed=seed,
-                trials=arguments.trials,
-                cuts=(CUTS[0], float(arguments.long_cut)),
-                hang=arguments.hang,
-                say=say,
-            )
-        except AssertionError as error:
-            raise BenchmarkError(f"seed {seed}: {error}") from error
+    with seed_and_directory(arguments) as (seed, directory):
+        blows = lose_hosts(
+            directory,
+            arguments.times,
+            seed=seed,
+            trials=arguments.trials,
+            cuts=(CUTS[0], float(arguments.long_cut)),
+            hang=arguments.hang,
+            say=say,
+        )
     write_json(arguments.json, {"seed": seed, "blows": [[vars(b) for b in bs] for bs in blows]})
     return 0
 

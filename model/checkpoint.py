@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError
-from model.files import atomic_write
+from model.files import RemoteFile, atomic_write, reason_of
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
@@ -36,7 +36,11 @@ def snapshot(value: Any) -> Any:
 
 
 def write_checkpoint(
-    path: Path, contents: Mapping[str, Any], allow: Callable[[], None] = lambda: None
+    path: Path | RemoteFile,
+    contents: Mapping[str, Any],
+    allow: Callable[[], None] | None = None,
+    *,
+    parents: bool = True,
 ) -> None:
     """Writes tensors and plain values to a file, replacing it atomically.
 
@@ -44,6 +48,7 @@ def write_checkpoint(
         path: The file.
         contents: Its values by name.
         allow: As in `atomic_write`.
+        parents: Likewise.
 
     Raises:
         StorageError: where the file cannot be written; an older one is left as it was.
@@ -53,10 +58,10 @@ def write_checkpoint(
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest().encode()
     header = _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n"
-    atomic_write(path, lambda file: file.writelines([header, payload]), allow)
+    atomic_write(path, lambda file: file.writelines([header, payload]), allow, parents=parents)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path | RemoteFile, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Reads what `write_checkpoint` wrote, its tensors put on a device.
 
     Raises:
@@ -65,7 +70,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         contents = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from None
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}.") from error
     first, _, rest = contents.partition(b"\n")
     if not first.startswith(_MAGIC) or not first[len(_MAGIC) :].isdigit():
         raise CheckpointError(f"{path}: is not a checkpoint of this project.")

@@ -14,8 +14,10 @@ DialogueTuneError
  |    +-- ParityError            an export that says something else than its model
  |-- BenchmarkError          a benchmark of a model without the device or the attention it needs
  |-- ResourceError           more resources asked for than the cluster has
- |    +-- PreflightError         a search that cannot run on a cluster as it is (tuning.preflight)
- +-- StorageError            a place to write that is full, read-only or away
+ |    |-- PreflightError         a search that cannot run on a cluster as it is (tuning.preflight)
+ |    +-- GpuMemoryError         a configuration that does not fit into its part of a GPU
+ |-- StorageError            a place to write that is full, read-only or away
+ +-- PreemptedError          a trial leaves its node, which its cloud takes back
 
 Every error keeps its arguments, so that it survives pickling between processes.
 A command line catches ``DialogueTuneError``, prints it without a traceback and exits with 2.
@@ -112,5 +114,13 @@ class ResourceError(DialogueTuneError):
     """A trial asks for more than any node of the cluster can ever give."""
 
 
+class GpuMemoryError(ResourceError):
+    """A configuration needs more memory than its GPU has for it."""
+
+
 class StorageError(DialogueTuneError):
     """A file could not be written: the place is full, read-only, or away."""
+
+
+class PreemptedError(DialogueTuneError):
+    """A trial leaves its node, which is taken back; it goes on elsewhere where it was."""

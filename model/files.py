@@ -11,12 +11,24 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from model.errors import StorageError
 
 #: What fills a file: its bytes, or a function that writes them to the open file.
 Content = bytes | bytearray | memoryview | Callable[[BinaryIO], object]
+
+
+@runtime_checkable
+class RemoteFile(Protocol):
+    """A file that is not in the file system, but knows how to write itself whole or not at all."""
+
+    def write(self, content: Content, allow: Callable[[], None] | None = None) -> None:
+        """As `atomic_write`; errors are `OSError`."""
+
+    def read_bytes(self) -> bytes:
+        """Its contents."""
+
 
 _REASONS = {
     errno.ENOSPC: "no space is left on the device",
@@ -37,7 +49,11 @@ _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def atomic_write(
-    path: str | os.PathLike[str], content: Content, allow: Callable[[], None] = lambda: None
+    path: str | os.PathLike[str] | RemoteFile,
+    content: Content,
+    allow: Callable[[], None] | None = None,
+    *,
+    parents: bool = True,
 ) -> None:
     """Writes a file whole or not at all, and makes it last a power failure.
 
@@ -48,20 +64,28 @@ def atomic_write(
         path: The file to write or to replace.
         content: Its bytes, or a function that is called with the open binary file.
         allow: Called when everything is written, just before the file takes the name: it may raise.
+        parents: Whether missing directories are made. False where a mount may be gone just then,
+            below whose place they would be made.
 
     Raises:
         StorageError: naming the path and the reason, with the old file as it was and no temporary
             file left; so too after any error that the function raises itself.
     """
+    if isinstance(path, RemoteFile):
+        with storage_errors(path):
+            path.write(content, allow)
+        return
     path = Path(path)
     with storage_errors(path):
         if path.exists() and not path.is_file():
             raise StorageError(f"{path}: cannot be written: it is not a file; name a file.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
         try:
             _write_new(temporary, content)
-            allow()
+            if allow is not None:
+                allow()
             os.replace(temporary, path)  # noqa: PTH105 - tests make exactly this call fail
         except BaseException:
             with contextlib.suppress(OSError):
@@ -113,7 +137,9 @@ def reason_of(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: str | os.PathLike[str], action: str = "written") -> Iterator[None]:
+def storage_errors(
+    path: str | os.PathLike[str] | RemoteFile, action: str = "written"
+) -> Iterator[None]:
     """Turns every `OSError` of its block into a `StorageError`: path, reason, what to do.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from model.checkpoint import read_checkpoint, write_checkpoint
 from model.config import Config
 from model.errors import CheckpointError, ConfigurationError
 from model.evaluation import evaluate
+from model.files import RemoteFile
 from model.graphs import RecordedTraining, StepResult
 from model.latency import reply_milliseconds
 from model.loss import Losses, free_running, teacher_forced
@@ -33,6 +35,8 @@ from model.seq2seq import DropoutMasks, Seq2Seq
 
 #: A training loss this many times that of a uniform guess (ln V) counts as exploded.
 EXPLODED = 3.0
+#: How many reports a checkpoint holds beside the last, for whoever has lost them.
+EARLIER_REPORTS = 100
 
 Metrics = dict[str, float | int | None]
 
@@ -160,17 +164,21 @@ class Trainer:
         self.best_iteration = 0
         self._last_good: Metrics = {}
         self._last_report: Report | None = None
+        self._earlier: deque[dict[str, Any]] = deque(maxlen=EARLIER_REPORTS)
         self._step = self._make_step()
 
     def _make_step(self) -> Callable[[Batch, bool, DropoutMasks | None], StepResult]:
+        # Not of `self`, which would then refer to itself: its memory is free once it is dropped.
+        model, optimizers, dtype = self.model, self.optimizers, self.dtype
+
         def step(batch: Batch, teacher_forcing: bool, dropout: DropoutMasks | None) -> StepResult:
             return training_step(
-                self.model,
-                self.optimizers,
+                model,
+                optimizers,
                 batch,
                 teacher_forcing=teacher_forcing,
                 dropout=dropout,
-                dtype=self.dtype,
+                dtype=dtype,
             )
 
         return RecordedTraining(step, self.device) if self.device.type == "cuda" else step
@@ -179,6 +187,13 @@ class Trainer:
     def last_report(self) -> Report | None:
         """The report that the trainer last made, or that it was restored to."""
         return self._last_report
+
+    def earlier_reports(self) -> list[Report]:
+        """Up to `EARLIER_REPORTS` before the last one, also of before a restoration."""
+        return [
+            Report(saved["iteration"], saved["metrics"], "running", saved["improved"])
+            for saved in self._earlier
+        ]
 
     def run(self) -> Iterator[Report]:
         """Trains to the end, yielding a report after each interval."""
@@ -190,6 +205,8 @@ class Trainer:
         interval = _Interval()
         for _ in range(self._iterations_to_report()):
             self._train_one(interval)
+        if self._last_report is not None:
+            self._earlier.append(_saved(self._last_report))
         self._last_report = self._report(interval)
         return self._last_report
 
@@ -275,9 +292,8 @@ class Trainer:
         return self.weights() | {
             "optimizers": self.optimizers.state_dict(),
             "last_good": self._last_good,
-            "report": None
-            if report is None
-            else {"metrics": report.metrics, "improved": report.improved},
+            "report": None if report is None else _saved(report),
+            "earlier": list(self._earlier),
         }
 
     def weights(self) -> dict[str, Any]:
@@ -292,7 +308,7 @@ class Trainer:
             "weights": self.model.state_dict(),
         }
 
-    def restore(self, path: Path) -> Report | None:
+    def restore(self, path: Path | RemoteFile) -> Report | None:
         """Goes on from a checkpoint of `save`.
 
         Returns:
@@ -314,6 +330,7 @@ class Trainer:
         self.iteration = state["iteration"]
         self.best_val_loss, self.best_iteration = state["best_val_loss"], state["best_iteration"]
         self._last_good = state["last_good"]
+        self._earlier = deque(state.get("earlier", ()), maxlen=EARLIER_REPORTS)
         self._last_report = self._restored_report(state["report"])
         return self._last_report
 
@@ -329,7 +346,7 @@ class Trainer:
             improved=saved["improved"],
         )
 
-    def _check_same(self, path: Path, state: dict[str, Any]) -> None:
+    def _check_same(self, path: Path | RemoteFile, state: dict[str, Any]) -> None:
         if state["fingerprint"] != self.fingerprint:
             raise CheckpointError(
                 f"{path}: was trained on data {state['fingerprint'][:12]}, "
@@ -346,6 +363,14 @@ class Trainer:
                 f"{n} was {state['config'].get(n)!r}, is {ours[n]!r}" for n in changed
             )
             raise CheckpointError(f"{path}: has another configuration: {texts}.")
+
+
+def _saved(report: Report) -> dict[str, Any]:
+    return {
+        "iteration": report.iteration,
+        "metrics": report.metrics,
+        "improved": report.improved,
+    }
 
 
 #: Fields that a resumed run may change without becoming another run.

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import greedy_decoding, growth, guard, same_work, training_step, whole_sweep
+from benchmarks.random_faults import add_options, seed_and_directory
 from benchmarks.side_by_side import (
     BenchmarkError,
     Progress,
@@ -22,6 +23,7 @@ from benchmarks.side_by_side import (
     Work,
     compared,
     duration,
+    make_parser,
     run_alone,
     shown,
 )
@@ -337,6 +339,34 @@ def test_a_function_runs_alone():
     assert found["double"] == 42
     assert found["process"] != os.getpid()
     assert found["peak_memory_bytes"] > 1_000_000
+
+
+# What is lost at random
+
+
+def faults(*words):
+    parser = make_parser("")
+    add_options(parser, trials=3)
+    return seed_and_directory(parser.parse_args([*map(str, words)]))
+
+
+def test_a_seed_that_nobody_gave_is_drawn_and_said(capsys):
+    with faults() as (seed, directory):
+        assert list(directory.iterdir()) == []
+        assert capsys.readouterr().out == f"seed {seed}\n"
+    assert not directory.exists()
+
+
+def test_everything_is_kept_where_that_is_asked_for(tmp_path):
+    with faults("--seed", 7, "--keep", tmp_path / "a" / "b") as (seed, directory):
+        assert (seed, directory) == (7, tmp_path / "a" / "b")
+    assert directory.is_dir()
+
+
+def test_a_check_that_fails_is_told_with_the_seed():
+    failing = pytest.raises(BenchmarkError, match="^seed 7: one row is missing$")
+    with failing, faults("--seed", 7):
+        raise AssertionError("one row is missing")
 
 
 # The command lines

@@ -20,6 +20,7 @@ ALLOWED = {
         "tuning.experiment",  # the directory and manifest of a search: where everything is
         "tuning.journal",  # its rows, and the same in columns: the truth that results are read from
         "tuning.trials.trial_files",  # where the best weights of a trial are
+        "tuning.storage.place",  # a directory, or a place on an object store
         "tuning.sweeps.sweep_file",  # the sweep that a manifest holds
         "tuning.spaces.grammar",  # conditions on results are written like those of a sweep file
         "tuning.spaces.search_space",  # the searched hyper-parameters and their distributions

@@ -21,6 +21,7 @@ from tuning.commands import (
     run,
     submit,
     sync,
+    watch_preemption,
 )
 
 #: In the order of ``--help``.
@@ -38,6 +39,7 @@ _COMMANDS = (
     job_status,
     job_stop,
     fetch,
+    watch_preemption,
 )
 
 

@@ -7,6 +7,7 @@ Ray Tune starts, places and restarts the processes; what to run and what to deci
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,10 +19,10 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from model.errors import DialogueTuneError, StorageError
+from model.errors import DialogueTuneError, GpuMemoryError, ResourceError, StorageError
 from model.training import Report
 from tuning.coordinator import Coordinator
-from tuning.journal.row import NODE_LOST
+from tuning.journal.row import NODE_LOST, OUT_OF_GPU_MEMORY, PREEMPTED
 from tuning.scheduling import Decision
 from tuning.time_budget import TimeBudget
 
@@ -30,6 +31,13 @@ from tuning.time_budget import TimeBudget
 # processes of a Ray on this machine inherit ours.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+)
+
+# All that Ray writes of a worker which ended with a drained node; of others it names the cause.
+# (Its exception says `preempted`, but Ray Tune hands over the text alone.)
+_NO_CAUSE = re.compile(
+    r"The actor died unexpectedly before finishing this task\.\s+"
+    r"class_name:\s+actor_id: [0-9a-f]+\s*\Z"
 )
 
 _DECISIONS = {
@@ -44,14 +52,14 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
 
     Args:
         coordinator: Asked for assignments, and told of failed attempts.
-        concurrency: Trials that may be live at once.
+        concurrency: Asked how many trials may be live at once.
         on_assignment: Called, within Ray's loop, whenever one is handed out.
     """
 
     def __init__(
         self,
         coordinator: Coordinator,
-        concurrency: int,
+        concurrency: Callable[[], int],
         on_assignment: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
@@ -66,7 +74,7 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         """The next assignment; None for "not now", and Ray's FINISHED when all is done."""
         if self.coordinator.done or self.error is not None:
             return str(RaySearcher.FINISHED)
-        if len(self.running) >= self.concurrency:
+        if len(self.running) >= self.concurrency():
             return None
         with self.ending_on_error():
             assignment = self.coordinator.next_assignment()
@@ -91,11 +99,13 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         reason = self.reasons.pop(trial_id, "unknown error")
         if "StorageError: " in reason:  # every trial would meet it; they can go on later
             self.error = self.error or StorageError(reason.partition("StorageError: ")[2])
+        if "ResourceError: " in reason:  # so would every trial that is placed on that node
+            self.error = self.error or ResourceError(reason.partition("ResourceError: ")[2])
         if self.error is None:
             with self.ending_on_error():
-                # A configuration that a worker refuses would be refused again.
-                retry = "ConfigurationError: " not in reason
-                self.coordinator.failed(trial, reason, retry=retry)
+                # A configuration that a worker refuses, or that is too large, would be so again.
+                refused = "ConfigurationError: " in reason or reason.startswith(OUT_OF_GPU_MEMORY)
+                self.coordinator.failed(trial, reason, retry=not refused)
 
     @contextmanager
     def ending_on_error(self) -> Iterator[None]:
@@ -182,10 +192,25 @@ class BudgetStopper(Stopper):  # type: ignore[misc]
 
 def reason_in(text: str) -> str:
     """Why an attempt failed, in one line, from what Ray wrote about it."""
-    if "because its node has died" in text:  # preempted, broken, or cut off for too long
+    if "PreemptedError: " in text or _NO_CAUSE.search(text):  # it left its node, or was too late
+        return PREEMPTED
+    if "because its node has died" in text:  # broken, or cut off for too long
         return NODE_LOST
-    if "ActorUnavailableError" in text:
+    if "node running low on memory" in text:
+        return _short_of_memory(text)
+    if "ActorUnavailableError" in text or "The actor is temporarily unavailable" in text:
         return "the connection to the worker was lost"
     if not text or "The actor died" in text or "ActorDiedError" in text:
         return "the worker process died (killed, out of memory, or crashed)"
-    return [line.strip() for line in text.splitlines() if line.strip()][-1]
+    last = [line.strip() for line in text.splitlines() if line.strip()][-1]
+    return last.removeprefix(f"{GpuMemoryError.__module__}.{GpuMemoryError.__name__}: ")
+
+
+def _short_of_memory(text: str) -> str:
+    """What Ray's memory monitor did; it says how much was used."""
+    found = re.search(r"was ([\d.]+ ?GB) used / ([\d.]+ ?GB) limit", text)
+    used = f" ({found.group(1)} of {found.group(2)} used)" if found else ""
+    return (
+        f"out of memory: Ray ended the worker because its node ran low on memory{used}; let fewer "
+        "trials run there at once (--cpus-per-trial, --concurrency)."
+    )

@@ -7,14 +7,14 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ResourceError
 from tuning.authentication import check_authentication, has_token
+from tuning.local_ray import ROOT, here, private_options
 
 if TYPE_CHECKING:
     from tuning.preflight.node_types import Growth
@@ -28,11 +28,12 @@ _ENVIRONMENT = {
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Else Ray Tune would restart preempted trials itself: from their beginning, unknown to us.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
 }
 _ANSWER_SECONDS = 10.0
 #: An autoscaler may know no limit.
-_MOST_AT_ONCE = 1000
-_ROOT = Path(__file__).resolve().parents[1]
+MOST_AT_ONCE = 1000
 #: What the workers of a cluster need; everything else of the checkout stays here.
 _SHIPPED = ("model", "tuning")
 
@@ -92,67 +93,38 @@ def connected(address: str | None) -> Iterator[None]:
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        options |= {"address": "local", "include_dashboard": False}
+        options |= {"address": "local", "include_dashboard": False, **private_options()}
     else:
         _check_answers(address)
         if (warning := check_authentication(address)) is not None:
             print(f"warning: {warning}", file=sys.stderr)
         options |= {"address": address, "runtime_env": runtime_environment()}
     try:
-        with _here() if address is None else nullcontext():
+        with here() if address is None else nullcontext():
             ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(_refusal(address, error)) from None
     try:
-        yield
+        with _silence():
+            yield
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _here() -> Iterator[None]:
-    """What a Ray that is started on this machine needs: our code, and nobody else."""
-    with _importable(), _on_loopback():
-        yield
+def _silence() -> Iterator[None]:
+    """Keeps what Ray says of its own processes off the terminal, where the live view is.
 
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Lets a Ray that is started here listen on the loopback address alone.
-
-    Ray replaces 127.0.0.1 in its own option by the address that other machines know, and listens
-    on all of them, but for where it has no clusters: that is what it is told here.
+    `log_to_driver` is about what workers print; messages like "(raylet) A worker died ..." have
+    no option. What they mean for a trial the search says itself; Ray's logs have all of them.
     """
-    from ray._private import ray_constants
+    from ray._private import worker
 
-    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    variable = os.environ.get(name)
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    before, worker._worker_logs_enabled = worker._worker_logs_enabled, False
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        if variable is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = variable
-
-
-@contextmanager
-def _importable() -> Iterator[None]:
-    """Lets the processes of a Ray that is started here import our packages where they lie.
-
-    Shipping them, as to a cluster, would let Ray start every worker anew, seconds later.
-    """
-    name, before = "PYTHONPATH", os.environ.get("PYTHONPATH")
-    os.environ[name] = os.pathsep.join([str(_ROOT), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        worker._worker_logs_enabled = before
 
 
 def _refusal(address: str | None, error: Exception) -> str:
@@ -171,6 +143,11 @@ def _check_answers(address: str) -> None:
             f"--address {address}: the Ray client cannot run a search; use the address of the "
             "cluster itself (HOST:6379) on one of its machines."
         )
+    if address.startswith(("http://", "https://")):
+        raise ResourceError(
+            f"--address {address}: is a dashboard's, for 'python -m tuning submit' and the like; "
+            "the cluster itself is 'auto' on one of its machines, or HOST:6379."
+        )
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not port.isdigit():  # "auto": Ray looks for a cluster on this machine
         return
@@ -186,13 +163,29 @@ def _check_answers(address: str) -> None:
 def runtime_environment() -> dict[str, Any]:
     """Ships our packages to the workers, without data, experiments or secrets."""
     return {
-        "py_modules": [str(_ROOT / package) for package in _SHIPPED],
+        "py_modules": [str(ROOT / package) for package in _SHIPPED],
         "excludes": ["__pycache__"],
         "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
     }
 
 
-def fitting(resources: Resources, more: Growth | None) -> int:
+def on_node(node: str, function: Callable[..., Any]) -> Any:
+    """A function as a task of Ray for one node; it takes none of what trials hold there.
+
+    Args:
+        node: Ray's id of the node.
+        function: It may import our packages, which were shipped by `connected`.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
+
+
+def fitting(
+    resources: Resources, more: Growth | None, without: Collection[str] = frozenset()
+) -> int:
     """How many trials the cluster can run at once, with all the nodes that may be added to it.
 
     Ray Tune asks for the place of every trial that is out, which makes the autoscaler add nodes.
@@ -200,6 +193,7 @@ def fitting(resources: Resources, more: Growth | None) -> int:
     Args:
         resources: Of one trial.
         more: What may be added, see `tuning.preflight.node_types.growth`; None for nothing.
+        without: Ids of nodes that do not count.
 
     Raises:
         ResourceError: where one trial alone is more than any node has, said at once instead of
@@ -209,7 +203,8 @@ def fitting(resources: Resources, more: Growth | None) -> int:
 
     from tuning.preflight.node_types import HEAD
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive if node["NodeID"] not in without]
     wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
 
     def fits(node: Mapping[str, float]) -> int:
@@ -226,7 +221,7 @@ def fitting(resources: Resources, more: Growth | None) -> int:
             f"{'; '.join(map(_has, nodes))}){_nor_added(more)}; "
             "lower --cpus-per-trial or --gpus-per-trial."
         )
-    return min(count, _MOST_AT_ONCE)
+    return min(count, MOST_AT_ONCE)
 
 
 def _has(node: Mapping[str, float]) -> str:

@@ -18,7 +18,13 @@ from typing import Any, Protocol
 
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
-from tuning.journal.row import COMPLETE, INTERRUPTED, NODE_LOST, TARGET_REACHED
+from tuning.journal.row import (
+    BLAMELESS,
+    COMPLETE,
+    INTERRUPTED,
+    OUT_OF_GPU_MEMORY,
+    TARGET_REACHED,
+)
 from tuning.objective import Objective, all_reached, best_values
 from tuning.scheduling import Decision, Scheduler
 from tuning.searchers import Outcome, Searcher
@@ -120,7 +126,7 @@ class Coordinator:
         row = self._write(row)
         self._take_in_restart(row)
         self._tell(row)
-        return Assignment(trial, record.attempt, record.config, record.cloned_at)
+        return Assignment(trial, record.attempt, record.config, record.cloned_at, record.iteration)
 
     def _take_in_restart(self, row: Row) -> None:
         assert row.trial is not None and row.attempt is not None
@@ -257,7 +263,7 @@ class Coordinator:
 
         Args:
             trial: Number of the trial.
-            reason: Why, in words; `NODE_LOST` does not count among the failures.
+            reason: Why, in words; those of `BLAMELESS` do not count among the failures.
             retry: Whether another attempt could end otherwise.
 
         Raises:
@@ -267,7 +273,7 @@ class Coordinator:
         record = self.trials[trial]
         if record.state != "running" or trial in self._to_restart:
             return  # that attempt had ended before
-        enough = reason != NODE_LOST and record.failures + 1 >= self.max_failures
+        enough = reason not in BLAMELESS and record.failures + 1 >= self.max_failures
         final = enough or not retry
         state = "failed" if final else "running"
         row = self._write(replace(self._row("failed", trial), state=state, reason=reason))
@@ -275,7 +281,8 @@ class Coordinator:
         if not final:
             self._to_restart.append(trial)
         self._tell(row)
-        self._check_not_hopeless(reason)
+        if not reason.startswith(OUT_OF_GPU_MEMORY):  # a smaller configuration may fit
+            self._check_not_hopeless(reason)
 
     def _check_not_hopeless(self, reason: str) -> None:
         records = self.trials.values()
@@ -287,7 +294,7 @@ class Coordinator:
 
     def _take_in_failure(self, row: Row) -> None:
         assert row.trial is not None
-        self.trials[row.trial].failures += row.reason != NODE_LOST
+        self.trials[row.trial].failures += row.reason not in BLAMELESS
         if row.state == "failed":
             self._end(row.trial, "failed")
 

@@ -5,29 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 
+from model.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from model.errors import ResourceError, StorageError
 from model.prepared_data import PreparedData
-from tuning.cluster import Resources
-from tuning.coordinator import Coordinator
+from tuning.cluster import MOST_AT_ONCE, Resources, fitting
+from tuning.concurrency import Concurrency
+from tuning.coordinator import Coordinator, Listener
+from tuning.environment import versions
 from tuning.experiment import Experiment
+from tuning.head_watch import STARTED_ANEW, HeadWatch, is_of_new_head
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.journal.row import INTERRUPTED, TIME_BUDGET
+from tuning.journal.segments import SEGMENT_ROWS, SENT_SEGMENT_ROWS
+from tuning.preflight.node_types import growth
 from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
 from tuning.searchers import STATES, make_searcher
+from tuning.storage.mirror import Mirror
+from tuning.storage.patience import patience_seconds, patiently
 from tuning.study import StudyListener
 from tuning.time_budget import TimeBudget
 from tuning.tracking import WandbTracker
-from tuning.trials.trial_files import TrialFiles
+from tuning.trials.trial_files import TrialFiles, contents_of_trials, leftovers_among
 from tuning.view import LiveView, duration
 
 #: Ends after which a trial never runs again, unless from its start: nothing to go on from is kept.
@@ -42,14 +53,18 @@ class Driver:
     Args:
         experiment: What to run or to go on with.
         budget: When we were asked to, and for how long.
+        mirror: Keeps an object store up to date, where the experiment is on one.
 
     Attributes:
         coordinator: In the state that the journal's rows left it in.
     """
 
-    def __init__(self, experiment: Experiment, budget: TimeBudget) -> None:
+    def __init__(
+        self, experiment: Experiment, budget: TimeBudget, mirror: Mirror | None = None
+    ) -> None:
         self.experiment = experiment
         self.budget = budget
+        self.mirror = mirror
         self.sweep = experiment.sweep()
         self.past = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
         self.coordinator = self._coordinator()
@@ -61,7 +76,7 @@ class Driver:
         coordinator = Coordinator(
             searcher,
             make_scheduler(self.sweep, manifest["seed"]),
-            Journal(self.experiment.journal, next_seq=past[-1].seq + 1 if past else 0),
+            self._journal(next_seq=past[-1].seq + 1 if past else 0),
             self.experiment.objectives,
             trials=manifest["trials"],
             max_failures=manifest["settings"]["max_failures"],
@@ -70,9 +85,13 @@ class Driver:
         coordinator.replay(past)
         return coordinator
 
+    def _journal(self, next_seq: int) -> Journal:
+        rows = SEGMENT_ROWS if self.mirror is None else SENT_SEGMENT_ROWS
+        return Journal(self.experiment.journal, next_seq, rows)
+
     def _keep_weights(self, source: int, trial: int, iteration: int) -> None:
-        path = self.experiment.path
-        TrialFiles(path, trial).keep_clone(TrialFiles(path, source), iteration)
+        place = self.experiment.place
+        TrialFiles(place, trial).keep_clone(TrialFiles(place, source), iteration)
 
     def drive(
         self,
@@ -90,7 +109,8 @@ class Driver:
         coordinator = self.coordinator
         settings = self.experiment.manifest["settings"]
         resources = Resources(**settings["resources"])
-        concurrency = min(settings["concurrency"] or room, room)
+        places = partial(fitting, resources, growth())
+        concurrency = Concurrency(places, room, settings["concurrency"])
         self._remove_leftovers()
         seconds = time.monotonic() - self.budget.started
         known = f"{len(coordinator.trials)} trials known"
@@ -98,17 +118,29 @@ class Driver:
         begin(coordinator)
         searched = list(self.sweep.space.searched)
         with LiveView(
-            coordinator, self.experiment.name, concurrency=concurrency, searched=searched
+            coordinator, self.experiment.name, concurrency=concurrency(), searched=searched
         ) as view:
             followers = self._followers(view)
             self.past = []  # it may be large, and nobody needs it any more
-            remover = _CheckpointRemover(self.experiment.path)
             metrics = SearchMetrics(coordinator, self.experiment.name)
-            coordinator.listeners = [view, remover, metrics, *followers]
+            listeners: list[Listener] = [
+                view,
+                _CheckpointRemover(self._forget),
+                metrics,
+                *followers,
+            ]
+            if self.mirror is not None:
+                self.mirror.on_problem = view.note
+                listeners.append(self.mirror)
+            coordinator.listeners = listeners
             try:
                 self._fit(data, resources, concurrency, view)
             except KeyboardInterrupt:
                 view.note("stopped at once")
+            except Exception as error:
+                if is_of_new_head(error):  # which answered a call before we asked who it is
+                    raise self._without_head(STARTED_ANEW) from None
+                raise
             finally:
                 for follower in followers:
                     follower.close()
@@ -119,7 +151,29 @@ class Driver:
         coordinator.end_session(TIME_BUDGET if self.budget.ended_search else INTERRUPTED)
         coordinator.journal.close()
         if coordinator.done:
-            compact(self.experiment.journal)
+            journal = self.experiment.journal
+            patiently(partial(compact, journal), anchor=journal)
+
+    def _without_head(self, why: str) -> ResourceError:
+        """What the user is to know where the cluster's head is gone."""
+        address = self.experiment.manifest["settings"]["address"]
+        option = "" if address is None else f" --address {address}"
+        return ResourceError(
+            f"{why}.\neverything is kept in {self.experiment.place}; with a head again, go on: "
+            f"python -m tuning resume {self.experiment.place}{option}"
+        )
+
+    def _end_without_head(self, view: LiveView, interrupts: _Interrupts, why: str) -> None:
+        """Ends this process, see ``tuning.head_watch``.
+
+        Nothing is tidied up, as where the process is killed: whoever tries to waits for the head.
+        """
+        with suppress(Exception):
+            view.close()
+            kind = "stopped" if interrupts.stopping else "error"
+            for line in str(self._without_head(why)).splitlines():
+                print(f"{kind}: {line}", file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED if interrupts.stopping else EXIT_BAD_INPUT)
 
     def _followers(self, view: LiveView) -> list[WandbTracker | StudyListener]:
         """Those who are told of everything and write it down elsewhere."""
@@ -142,12 +196,23 @@ class Driver:
 
     def _remove_leftovers(self) -> None:
         """Checkpoints of ended trials: a driver died too early, or a worker was slow."""
-        for trial, record in self.coordinator.trials.items():
-            if record.state in _FINAL:
-                TrialFiles(self.experiment.path, trial).remove_checkpoints()
+        ended = [t for t, record in self.coordinator.trials.items() if record.state in _FINAL]
+        with suppress(StorageError):  # they are in nobody's way
+            contents = contents_of_trials(self.experiment.place)
+            for trial in ended:
+                if leftovers_among(contents(trial)):
+                    self._forget(trial)
+
+    def _forget(self, trial: int) -> None:
+        """Removes the checkpoints of a trial, once its end is known where the experiment is."""
+        files = TrialFiles(self.experiment.place, trial)
+        if self.mirror is None:
+            files.remove_checkpoints()
+        else:
+            self.mirror.afterwards(files.remove_checkpoints)
 
     def _fit(
-        self, data: PreparedData, resources: Resources, concurrency: int, view: LiveView
+        self, data: PreparedData, resources: Resources, concurrency: Concurrency, view: LiveView
     ) -> None:
         """Lets Ray Tune run the coordinator's assignments until there are none, or Ctrl-C."""
         from ray import tune
@@ -156,8 +221,11 @@ class Driver:
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         # All workers start at once; how many assignments are out is the adapter's to limit.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_AT_ONCE)
         interrupts = _Interrupts(view)
+        concurrency.on_change = view.concurrency_changed
+        journal = self.coordinator.journal
+        journal.on_wait, journal.stopped = view.note, lambda: interrupts.stopping
         stopper = BudgetStopper(self.budget, lambda: _announce_end(self.budget, view))
         search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
         with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
@@ -183,7 +251,8 @@ class Driver:
                     ),
                 ),
             )
-            with interrupts:
+            end = partial(self._end_without_head, view, interrupts)
+            with interrupts, HeadWatch(end, view.note, hurried=lambda: interrupts.stopping):
                 tuner.fit()
             if search.error is not None:
                 raise search.error
@@ -198,11 +267,13 @@ class Driver:
         trainable = tune.with_parameters(
             DialogueTrainable,
             data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once a node, read in place
-            experiment=str(self.experiment.path),
+            experiment=str(self.experiment.place),
             objectives=objectives,
             # A search with a target may end any trial at any report.
             stops_at=None if targets else scheduler.stops_at,
             clones=isinstance(scheduler, PbtScheduler),
+            versions=versions(),
+            patience=patience_seconds(),
         )
         return tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
 
@@ -218,13 +289,13 @@ class _CheckpointRemover:
     Those of failed trials stay: they may be run again.
     """
 
-    def __init__(self, experiment: Path) -> None:
-        self.experiment = experiment
+    def __init__(self, remove: Callable[[int], None]) -> None:
+        self.remove = remove
 
     def heard(self, row: Row) -> None:
         """Called with every new row."""
         if row.trial is not None and row.state in _FINAL:
-            TrialFiles(self.experiment, row.trial).remove_checkpoints()
+            self.remove(row.trial)
 
 
 class _Interrupts:
@@ -238,6 +309,7 @@ class _Interrupts:
         self.view = view
         self.originals: dict[int, Any] = {}
         self.announced = False
+        self.stopping = False
 
     def __enter__(self) -> None:
         self.originals = {number: signal.getsignal(number) for number in _STOPPING}
@@ -250,6 +322,7 @@ class _Interrupts:
         rays = signal.getsignal(signal.SIGINT)
 
         def stop(number: int, frame: FrameType | None) -> None:
+            self.stopping = True  # who waits for the storage waits no longer
             self.view.note("stopping, everything is kept; Ctrl-C again stops at once")
             if callable(rays):
                 rays(number, frame)  # stops its loop, and gives the signal back to `original`

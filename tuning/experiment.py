@@ -8,34 +8,46 @@ runs/NAME/journal/           what happened, see ``tuning.journal``
 runs/NAME/study.log          the search as an Optuna study, see ``tuning.study``
 runs/NAME/trials/            the best weights of every trial, see ``tuning.trials.trial_files``
 runs/NAME/wandb/             Weights & Biases' files, when it runs offline
+
+On an object store, ``s3://BUCKET/runs/NAME/`` holds the same, but for what is read out of the
+journal again: the study, and Weights & Biases' files. The driver works on a copy of its own, see
+``tuning.storage``.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
 import secrets
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from model.errors import ExperimentError, StorageError
+from model.errors import DialogueTuneError, ExperimentError
 from model.evaluation import unigram_loss
-from model.files import atomic_write_json, reason_of, storage_errors
-from model.model_directory import valid_name
+from model.files import atomic_write_json, storage_errors
 from model.prepared_data import PreparedData
-from model.validation import did_you_mean
 from tuning.environment import environment, git_commit, versions
 from tuning.journal.row import check_format
 from tuning.objective import Objective
 from tuning.starting.starting_points import FILES, StartingPoints
+from tuning.storage.experiments import (
+    LATEST,
+    MANIFEST,
+    check_free,
+    check_name,
+    find_experiment,
+    list_experiments,
+)
+from tuning.storage.file_lock import is_locked, lock_directory
+from tuning.storage.mirror import Mirror
+from tuning.storage.place import AnyPath
+from tuning.storage.remote_path import RemotePath
+from tuning.storage.session import is_alive
+from tuning.storage.working_copy import copy_of, fetch, fetch_file
 from tuning.sweeps.sweep_file import Sweep, parse_sweep
 
 __all__ = [
@@ -50,10 +62,7 @@ __all__ = [
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
-MANIFEST = "experiment.json"
 _DATA = "data.safetensors"
-#: Stands for the newest experiment wherever a name is asked for.
-LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -61,17 +70,19 @@ class Experiment:
     """An experiment on disk.
 
     Attributes:
-        path: Its directory.
+        path: Its directory; of an experiment on an object store, that of its copy here.
         manifest: What was asked for and in which environment; never changed afterwards.
+        remote: Where it is on an object store, if it is on one.
     """
 
     path: Path
     manifest: dict[str, Any]
+    remote: RemotePath | None = None
 
     @classmethod
     def create(
         cls,
-        storage: Path,
+        storage: AnyPath,
         name: str,
         sweep: Sweep,
         data: PreparedData,
@@ -101,9 +112,11 @@ class Experiment:
             ExperimentError: where the name is taken or cannot be one.
             StorageError: where nothing can be written.
         """
-        _check_name(name)
-        path = storage.resolve() / name
-        _check_free(path)
+        check_name(name)
+        there = storage.resolve() / name
+        remote = there if isinstance(there, RemotePath) else None
+        path = there if isinstance(there, Path) else copy_of(there)
+        check_free(path, remote, (_DATA, *FILES))
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -135,16 +148,17 @@ class Experiment:
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        return cls(path, manifest)
+        return cls(path, manifest, remote)
 
     @classmethod
     def open(cls, reference: str | Path, storage: str | Path = "runs") -> Experiment:
-        """Opens an experiment by its directory, its name in a storage directory, or ``latest``.
+        """Opens an experiment by its directory, its name in a storage, its URI, or ``latest``.
 
         Raises:
             ExperimentError: where it is unknown (with the nearest name), damaged or newer.
         """
-        path = _find(reference, Path(storage))
+        there = find_experiment(reference, storage)
+        path = fetch(there) if isinstance(there, RemotePath) else there.resolve()
         file = path / MANIFEST
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -152,7 +166,12 @@ class Experiment:
             raise ExperimentError(f"{file}: cannot be read: {error}") from None
         number = manifest.get("format") if isinstance(manifest, dict) else None
         check_format(number, file, FORMAT)
-        return cls(path.resolve(), manifest)
+        return cls(path, manifest, there if isinstance(there, RemotePath) else None)
+
+    @property
+    def place(self) -> AnyPath:
+        """Where it is for whoever looks from elsewhere: its workers, and its users."""
+        return self.remote or self.path
 
     @property
     def name(self) -> str:
@@ -190,12 +209,20 @@ class Experiment:
             PreparedDataError: where it is missing or damaged.
             ExperimentError: where it is not the one that the experiment began with.
         """
+        if self.remote is not None:
+            fetch_file(self.remote, _DATA)
         file = self.path / _DATA
         data = PreparedData.open(file)
         data.verify(str(file))
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
             raise ExperimentError(f"{file}: is not the data that the experiment began with.")
         return data
+
+    def has_data(self) -> bool:
+        """Whether the prepared data set is still there."""
+        there = self.place / _DATA
+        with storage_errors(there, "read"):
+            return self.data_file.is_file() or there.is_file()
 
     def starting_points(self) -> StartingPoints:
         """What it began with beside its sweep.
@@ -206,94 +233,36 @@ class Experiment:
         return StartingPoints.read(self.path)
 
     def lock(self) -> IO[str]:
-        """Takes the right to write; it is given back when the file is closed or we die.
+        """Takes the right to write into the directory, see `lock_directory`.
+
+        Raises:
+            ExperimentError: where another process has it.
+        """
+        return lock_directory(self.path)
+
+    @contextmanager
+    def hold(self) -> Iterator[Mirror | None]:
+        """Has the right to drive it, for the time of a block.
+
+        Gives what keeps an object store up to date, where the experiment is on one.
 
         Raises:
             ExperimentError: where another driver has it.
+            StorageError: where the object store is away.
         """
-        with storage_errors(self.path):
-            file = (self.path / ".lock").open("a+", encoding="utf-8")
-        try:
-            _take(file)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            file.close()
-            raise ExperimentError(f"{self.path}: is being run by {owner}.") from None
-        except OSError as error:
-            file.close()
-            reason = f"cannot be locked: {reason_of(error)}; choose another --storage."
-            raise StorageError(f"{self.path}: {reason}") from error
-        file.truncate(0)
-        file.write(f"{platform.node()}, process {os.getpid()}")
-        file.flush()
-        return file
+        with self.lock():
+            if self.remote is None:
+                yield None
+                return
+            mirror = Mirror(self.remote, self.path, (_DATA, *FILES, MANIFEST))
+            try:
+                yield mirror
+            except BaseException:
+                with suppress(DialogueTuneError):  # the first error is the one to hear of
+                    mirror.close()
+                raise
+            mirror.close()
 
     def is_running(self) -> bool:
-        """Whether a driver has the lock now."""
-        try:
-            with (self.path / ".lock").open("r", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # never locked, or the file system has no locks
-            return False
-        return False
-
-
-def _take(file: IO[str], patience: float = 0.5) -> None:
-    """Locks a file; `Experiment.is_running` of another process may hold it for an instant."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-
-
-def _check_name(name: str) -> None:
-    if not valid_name(name):
-        raise ExperimentError(
-            f"{name!r}: cannot name an experiment; use letters, digits and ._- only, 200 at most."
-        )
-    if name == LATEST:
-        raise ExperimentError(f"{name!r}: cannot name an experiment; it means the newest one.")
-
-
-def _check_free(path: Path) -> None:
-    if (path / MANIFEST).exists():
-        raise ExperimentError(
-            f"{path}: exists already; choose another --name, "
-            f"or go on with it: python -m tuning resume {path.name}"
-        )
-    with storage_errors(path):
-        there = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    if there - {_DATA, *FILES}:  # what a driver leaves that died before it wrote the manifest
-        raise ExperimentError(
-            f"{path}: holds files, but is no experiment; remove it, or choose another --name."
-        )
-
-
-def _find(reference: str | Path, storage: Path) -> Path:
-    known = list_experiments(storage)
-    if reference == LATEST and known:
-        return known[-1]
-    for path in (Path(reference), storage / reference):
-        with suppress(OSError):  # a name that no file can have
-            if (path / MANIFEST).is_file():
-                return path
-    hint = did_you_mean(str(reference), [p.name for p in known]) if known else "."
-    raise ExperimentError(
-        f"{reference}: unknown experiment{hint}"
-        + ("" if known else f" There are none in {storage}; start one: python -m tuning run FILE")
-    )
-
-
-def list_experiments(storage: Path) -> list[Path]:
-    """Directories of the experiments in a storage directory, the newest last."""
-    if not storage.is_dir():
-        return []
-    manifests = [p / MANIFEST for p in storage.iterdir() if (p / MANIFEST).is_file()]
-    return [m.parent for m in sorted(manifests, key=lambda m: m.stat().st_mtime_ns)]
+        """Whether a driver has it now."""
+        return is_locked(self.path) or (self.remote is not None and is_alive(self.remote))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from model.errors import ConfigurationError, ExperimentError
@@ -12,6 +13,7 @@ from tuning.coordinator import Coordinator
 from tuning.driving import Driver
 from tuning.experiment import Experiment
 from tuning.journal import read_journal
+from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.needs import Needs
 from tuning.preflight.preflight import preflight
 from tuning.time_budget import TimeBudget
@@ -176,14 +178,22 @@ def _go_on(
     if concurrency is not None:
         settings["concurrency"] = concurrency
     settings["wandb"] = choose_mode(wandb) if wandb else settings["wandb"]
-    with experiment.lock():
-        driver = Driver(experiment, budget)
+    with experiment.hold() as mirror:
+        driver = Driver(experiment, budget, mirror)
         check(driver.coordinator)
         with connected(address):
             data = experiment.data()
             left = (experiment.manifest["trials"] or 0) - len(driver.coordinator.trials)
             needs = Needs.of(driver.sweep, data, left)
             resources = Resources(**settings["resources"])
-            room = preflight(resources, experiment.path, address, needs)
-            driver.drive(data, room, begin)
+            room = preflight(
+                resources,
+                experiment.place,
+                address,
+                needs,
+                demand=lambda: Demand.of(driver.sweep.space, data),
+            )
+            # Other GPUs than those it began with may hold fewer: for this session, unwritten.
+            settings["resources"] = asdict(room.resources)
+            driver.drive(data, room.trials, begin)
     return experiment

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from model.data_source import open_or_prepare
+from model.files import storage_errors
 from model.prepared_data import PreparedData
 from tuning.choices import load_chosen, with_choices
 from tuning.cluster import Resources, connected
 from tuning.driving import Driver
 from tuning.experiment import Experiment
 from tuning.going_on import extend, is_complete, resume, retry
+from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.needs import Needs
 from tuning.preflight.preflight import preflight
 from tuning.repetition import plan_repetition
@@ -29,6 +31,7 @@ from tuning.searchers import make_searcher
 from tuning.starting.starting_points import StartingPoints
 from tuning.starting.try_first import points_to_try
 from tuning.starting.warm_start import past_trials_of
+from tuning.storage.place import AnyPath, place
 from tuning.sweeps.sweep_file import Sweep
 from tuning.time_budget import TimeBudget
 from tuning.tracking import choose_mode
@@ -90,7 +93,7 @@ def run(
     Raises:
         DialogueTuneError: for anything wrong with the sweep, the data, the storage or the cluster.
     """
-    budget = TimeBudget(time_budget, time.monotonic())
+    budget, home = TimeBudget(time_budget, time.monotonic()), place(storage)
     if isinstance(sweep, Sweep):
         sweep = sweep.with_overrides(overrides or {})
     else:
@@ -109,8 +112,8 @@ def run(
     return _Start(
         sweep=sweep,
         data=data,
-        storage=Path(storage),
-        name=name or _default_name(sweep, Path(storage)),
+        storage=home,
+        name=name or _default_name(sweep, home),
         seed=seed,
         trials=count,
         settings={
@@ -131,7 +134,7 @@ class _Start:
 
     sweep: Sweep
     data: PreparedData
-    storage: Path
+    storage: AnyPath
     name: str
     seed: int
     trials: int | None
@@ -148,6 +151,7 @@ class _Start:
                 self.storage,
                 self.settings["address"],
                 Needs.of(self.sweep, self.data, self.trials),
+                demand=lambda: Demand.of(self.sweep.space, self.data),
             )
             experiment = Experiment.create(
                 self.storage,
@@ -156,13 +160,13 @@ class _Start:
                 self.data,
                 seed=self.seed,
                 trials=self.trials,
-                settings=self.settings,
+                settings={**self.settings, "resources": asdict(room.resources)},
                 command=self.command,
                 starting=self.starting,
                 repeats=self.repeats,
             )
-            with experiment.lock():
-                Driver(experiment, budget).drive(self.data, room)
+            with experiment.hold() as mirror:
+                Driver(experiment, budget, mirror).drive(self.data, room.trials)
         return experiment
 
 
@@ -210,8 +214,8 @@ def repeat(
     return _Start(
         sweep=plan.sweep,
         data=plan.data,
-        storage=Path(storage),
-        name=name or _free_name(f"{old.name}-repeat", Path(storage)),
+        storage=place(storage),
+        name=name or _free_name(f"{old.name}-repeat", place(storage)),
         seed=old.manifest["seed"],
         trials=plan.trials,
         settings=settings,
@@ -221,16 +225,17 @@ def repeat(
     ).go(budget)
 
 
-def _default_name(sweep: Sweep, storage: Path) -> str:
+def _default_name(sweep: Sweep, storage: AnyPath) -> str:
     """The sweep's name and the time, and a number where that is taken."""
     stem = sweep.name or Path(sweep.source).stem
     allowed = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem) or "sweep"
     return _free_name(f"{allowed}-{datetime.now():%Y%m%d-%H%M%S}", storage)
 
 
-def _free_name(name: str, storage: Path) -> str:
+def _free_name(name: str, storage: AnyPath) -> str:
     names = (name if i == 1 else f"{name}-{i}" for i in count(1))
-    return next(name for name in names if not (storage / name).exists())
+    with storage_errors(storage, "read"):
+        return next(name for name in names if not (storage / name).exists())
 
 
 def trial_count(sweep: Sweep, trials: int | None) -> int:

@@ -70,7 +70,7 @@ def _data(experiment: Experiment, sweep: Sweep) -> tuple[PreparedData, list[str]
         data = open_or_prepare(sweep.space.constants, progress=True)
     except DialogueTuneError as error:
         raise ExperimentError(
-            f"{experiment.path}: cannot be repeated, for its data cannot be had. {lost} "
+            f"{experiment.place}: cannot be repeated, for its data cannot be had. {lost} "
             f"Nor can they be prepared again: {error}"
         ) from None
     before = experiment.manifest["data"]["fingerprint"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from model.errors import DialogueTuneError
 from tuning.experiment import Experiment
 from tuning.journal import current_reports, read_journal, trials_asked_for
+from tuning.storage.place import AnyPath
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Status:
     created: str
 
 
-def status_of(path: Path) -> Status:
+def status_of(path: AnyPath) -> Status:
     """Reads how the experiment in a directory stands; a damaged one is said to be unreadable."""
     try:
-        return status(Experiment.open(path))
+        return status(Experiment.open(str(path)))
     except DialogueTuneError as error:
         return Status(path.name, f"unreadable: {error}", "-", None, "-")
 

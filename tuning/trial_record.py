@@ -16,12 +16,14 @@ class Assignment:
         config: Searched and fixed fields.
         cloned_at: The trial's iteration at which it last took over another trial's weights; None
             where it never did.
+        reported: The trial's newest iteration whose report is known.
     """
 
     trial: int
     attempt: int
     config: dict[str, Any]
     cloned_at: int | None = None
+    reported: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import DEFAULTS
+from model.wording import plural
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
 from tuning.searchers import STATES
@@ -66,7 +67,7 @@ class LiveView:
 
     def __enter__(self) -> LiveView:
         target = self.coordinator.target
-        many = "all points of the grid" if target is None else f"{target} trials"
+        many = "all points of the grid" if target is None else plural(target, "trial")
         known = f", {len(self.coordinator.trials)} known" if self.coordinator.trials else ""
         self._say(f"{self.name}: {many}{known}, {self.concurrency} at a time; Ctrl-C stops cleanly")
         if self._live:
@@ -79,12 +80,21 @@ class LiveView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back; may be called twice."""
         if self._live:
             self._live.stop()
 
     def note(self, text: str) -> None:
         """Says something once: a warning, say."""
         self.console.print(Text(text, style="yellow"), soft_wrap=True)
+
+    def concurrency_changed(self, before: int, now: int) -> None:
+        """Nodes came or were lost: another number of trials is trained at once."""
+        self.concurrency = now
+        self.note(f"trials trained at once: {now} from now on, {before} before")
 
     def heard(self, row: Row) -> None:
         """Takes a row of the journal."""

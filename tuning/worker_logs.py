@@ -1,5 +1,7 @@
 """The log of a trial: what its worker processes wrote, found in Ray's files on this machine.
 
+`tuning.node_logs` does the same on the other nodes of a cluster.
+
 Ray keeps what each worker writes in ``session_*/logs/worker-*-PID.out`` and ``.err`` under its
 temporary directory, of ended sessions too. A worker takes many trials, one after another; before
 each attempt it writes a line, `heading`, by which its part of the file is found.
@@ -16,11 +18,15 @@ from pathlib import Path
 from model.errors import ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row
+from tuning.local_ray import sessions as own_sessions
+from tuning.storage.place import AnyPath
 
 _MARK = "== "
+#: Lines that Ray writes into the files for itself.
+_RAYS = (":job_id:", ":actor_name:", ":task_name:")
 
 
-def heading(experiment: Path, trial: int, attempt: int) -> str:
+def heading(experiment: AnyPath, trial: int, attempt: int) -> str:
     """The line before what a worker writes for an attempt."""
     return f"{_MARK}{experiment}: trial {trial}, attempt {attempt}"
 
@@ -40,6 +46,11 @@ class AttemptSaid:
     worker: str | None = None
     iteration: int = 0
     end: str = "running"
+
+    @property
+    def host(self) -> str | None:
+        """Address of its node; None where it never reported."""
+        return self.worker.rsplit(":", 1)[0] if self.worker else None
 
     def __str__(self) -> str:
         where = f"on {self.worker}" if self.worker else "never reported"
@@ -120,20 +131,24 @@ def _part_of(lines: Iterable[str], heading: str) -> str | None:
             kept = []
         elif kept is not None and line.startswith(_MARK):
             break
-        elif kept is not None:
+        elif kept is not None and not line.startswith(_RAYS):
             kept.append(line)
     return None if kept is None else "".join(kept)
 
 
-def ray_log_directories() -> Iterator[Path]:
-    """Where the sessions of Ray on this machine have their logs, the newest first."""
-    places = dict.fromkeys([os.environ.get("RAY_TMPDIR"), "/tmp", tempfile.gettempdir()])
-    sessions = [
-        session
-        for place in places
-        if place
-        for session in Path(place, "ray").glob("session_*")
+def ray_log_directories(*more: Path) -> Iterator[Path]:
+    """Where the sessions of Ray on this machine have their logs, the newest first.
+
+    Args:
+        more: Directories of sessions beside the usual ones.
+    """
+    usual = [os.environ.get("RAY_TMPDIR"), "/tmp", tempfile.gettempdir()]
+    places = [*more, own_sessions(), *(Path(place, "ray") for place in usual if place)]
+    sessions = {
+        session.resolve()
+        for place in dict.fromkeys(places)
+        for session in place.glob("session_*")
         if session.is_dir() and not session.is_symlink()
-    ]
+    }
     for session in sorted(sessions, key=lambda each: each.name, reverse=True):
         yield session / "logs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -84,11 +85,11 @@ def _promote(arguments: argparse.Namespace) -> int:
         )
     _print_running(results, version)
     _print_promoted(version, arguments)
-    problem = log_artifact(version, arguments.alias, results.experiment, mode)
-    if problem:
-        _note(problem)
-    elif mode == "offline":
-        print(f"W&B, offline; to send: wandb sync {results.experiment.path}/wandb/offline-run-*")
+    logged = log_artifact(version, arguments.alias, results.experiment, mode)
+    if logged.problem:
+        _note(logged.problem)
+    elif logged.offline:  # its trials are for 'python -m tuning sync', which knows what was sent
+        print(f"W&B, offline; to send the model: wandb sync {shlex.quote(str(logged.offline))}")
     return 0
 
 

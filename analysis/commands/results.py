@@ -22,9 +22,9 @@ from analysis.commands.common import (
     write,
 )
 from analysis.completeness import named
-from analysis.report.wording import listing
 from analysis.results import Results
 from model.cli import table
+from model.wording import listing, plural
 
 
 def register(commands: Subcommands) -> None:
@@ -114,7 +114,7 @@ def _summary(results: Results) -> list[str]:
     trials = results.trials
     words = {"stopped": "stopped early"}
     states = ", ".join(f"{n} {words.get(s, s)}" for s, n in Counter(trials["state"]).items())
-    lines = [f"{len(trials)} trials: {states}"]
+    lines = [f"{plural(len(trials), 'trial')}: {states}"]
     ranked = results.ranked()
     if len(results.objectives) > 1:
         front = results.pareto()["trial"].tolist()

@@ -9,6 +9,8 @@ count from 1 and W&B's from ``v0``, a form that it keeps for itself: ours is the
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from analysis.promotion.versions import ModelVersion
@@ -17,6 +19,19 @@ from tuning.tracking import QUIET, choose_mode, has_key
 
 #: Seconds to wait for an upload; afterwards we go on without.
 PATIENCE = 300.0
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What became of an artifact.
+
+    Attributes:
+        problem: What went wrong, in words; None where nothing did.
+        offline: Directory of its run, where that waits to be sent.
+    """
+
+    problem: str | None = None
+    offline: Path | None = None
 
 
 def artifact_mode(experiment: Experiment, asked: str | None) -> str:
@@ -35,7 +50,7 @@ def artifact_mode(experiment: Experiment, asked: str | None) -> str:
 
 def log_artifact(
     version: ModelVersion, alias: str, experiment: Experiment, mode: str, patience: float = PATIENCE
-) -> str | None:
+) -> Logged:
     """Logs a version as an artifact; never raises, for the promotion has been made.
 
     Args:
@@ -44,28 +59,26 @@ def log_artifact(
         experiment: Where it comes from; offline files go into its directory.
         mode: ``online``, ``offline`` or ``disabled``.
         patience: Seconds to wait for Weights & Biases.
-
-    Returns:
-        What went wrong, in words; None where nothing did.
     """
     if mode == "disabled":
-        return None
-    problems = ["Weights & Biases did not finish in time; the artifact may be partial."]
+        return Logged()
+    logged = [Logged("Weights & Biases did not finish in time; the artifact may be partial.")]
 
     def work() -> None:
         try:
-            _log(version, alias, experiment, mode)
-            problems.clear()
+            directory = _log(version, alias, experiment, mode)
+            logged[:] = [Logged(offline=directory if mode == "offline" else None)]
         except Exception as error:  # whatever it is, the promotion stands
-            problems[:] = [f"Weights & Biases has no artifact of it: {error}"]
+            logged[:] = [Logged(f"Weights & Biases has no artifact of it: {error}")]
 
     thread = threading.Thread(target=work, name="wandb-artifact", daemon=True)
     thread.start()
     thread.join(patience)
-    return problems[0] if problems else None
+    return logged[0]
 
 
-def _log(version: ModelVersion, alias: str, experiment: Experiment, mode: str) -> None:
+def _log(version: ModelVersion, alias: str, experiment: Experiment, mode: str) -> Path:
+    """Logs it; returns the directory of its run."""
     import wandb
 
     sweep = experiment.sweep()
@@ -88,6 +101,7 @@ def _log(version: ModelVersion, alias: str, experiment: Experiment, mode: str) -
         code = 0
     finally:
         run.finish(exit_code=code)
+    return Path(run.dir).parent
 
 
 def _artifact(version: ModelVersion) -> Any:

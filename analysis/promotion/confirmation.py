@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from model.prepared_data import PreparedData
 from model.randomness import stream_seed
 from model.seq2seq import Seq2Seq
 from tuning.coordinator import Objective
+from tuning.storage.place import AnyPath, place
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Candidate:
     seeds: frozenset[int]
     state: str
     searched: float
-    weights: Path | None
+    weights: AnyPath | None
 
 
 def confirm(
@@ -180,13 +180,13 @@ def _candidates(
             seeds = known.seeds | {config.training.seed}
             found[key] = replace(known, trials=(*known.trials, trial), seeds=seeds)
         elif top is None or len(found) < top:
-            weights = Path(row["weights"]) if isinstance(row["weights"], str) else None
+            weights = place(row["weights"]) if isinstance(row["weights"], str) else None
             searched = float(row[results.objective])
             seeds = frozenset({config.training.seed})
             state = str(row["state"])
             found[key] = Candidate(config, (trial,), seeds, state, searched, weights)
     if not found:
-        raise ExperimentError(f"{results.experiment.path}: no trial's configuration is known.")
+        raise ExperimentError(f"{results.experiment.place}: no trial's configuration is known.")
     return list(found.values())
 
 

@@ -70,13 +70,20 @@ class FreshRun:
         home = self.experiment / DIRECTORY / configuration_key(self.config, self.fingerprint)
         return TrialFiles(home, self.config.training.seed)
 
+    @property
+    def directory(self) -> Path:
+        """Where these files are: always on this machine."""
+        directory = self.files.directory
+        assert isinstance(directory, Path)
+        return directory
+
     def result(self) -> dict[str, Any] | None:
         """What the run gave, or None where it has not finished.
 
         Raises:
             ExperimentError: where the file is damaged or of a newer format.
         """
-        file = self.files.directory / "run.json"
+        file = self.directory / "run.json"
         try:
             row = json.loads(file.read_text(encoding="utf-8"))
             number = int(row["format"])
@@ -139,10 +146,9 @@ def train_run(
         data: The experiment's data.
         tell: Called with the iteration where it begins, and at each report.
     """
-    files = run.files
-    with storage_errors(files.directory):
-        files.directory.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(files.directory):  # a killed command's process may be at its last report
+    with storage_errors(run.directory):
+        run.directory.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(run.directory):  # a killed command's process may be at its last report
         if run.result() is not None:
             return
         trainer, best = _begin(run, data)
@@ -196,5 +202,5 @@ def _finish(run: FreshRun, trainer: Trainer, report: Report) -> None:
         trainer.model.load_state_dict(best["weights"])
         row["best_iteration"] = best["iteration"]
         row |= figures("val", evaluate(trainer.model, trainer.val_batches))
-    atomic_write(run.files.directory / "run.json", canonical_json(row))
+    atomic_write(run.directory / "run.json", canonical_json(row))
     run.files.remove_checkpoints()

@@ -29,6 +29,7 @@ from model.model_directory import (
 )
 from model.seq2seq import Seq2Seq
 from tuning.coordinator import Objective
+from tuning.storage.place import AnyPath, place
 
 if TYPE_CHECKING:
     from analysis.promotion.verdict import Confirmation
@@ -116,7 +117,7 @@ class _Chosen:
     """Whose weights are promoted."""
 
     trial: int
-    weights: Path
+    weights: AnyPath
     confirmed: Confirmation | None
 
 
@@ -125,7 +126,7 @@ def _chosen(results: Results, trial: int | None, confirmed: Confirmation | None)
         assert trial is None, "a confirmation has chosen already"
         return _Chosen(confirmed.winner.trials[0], confirmed.promoted.weights, confirmed)
     row = _trial_row(results, trial)
-    return _Chosen(int(row["trial"]), Path(row["weights"]), None)
+    return _Chosen(int(row["trial"]), place(row["weights"]), None)
 
 
 def _trial_row(results: Results, trial: int | None) -> Mapping[str, Any]:
@@ -137,12 +138,12 @@ def _trial_row(results: Results, trial: int | None) -> Mapping[str, Any]:
         if rows.empty:
             known = f"trials 0 to {len(trials) - 1}" if len(trials) else "no trials yet"
             raise ExperimentError(
-                f"{results.experiment.path}: no trial {trial}; there are {known}."
+                f"{results.experiment.place}: no trial {trial}; there are {known}."
             )
         row = rows.iloc[0]
     if not isinstance(row["weights"], str):
         raise ExperimentError(
-            f"{results.experiment.path}: trial {row['trial']} ({row['state']}) has no weights."
+            f"{results.experiment.place}: trial {row['trial']} ({row['state']}) has no weights."
         )
     return {str(column): value for column, value in row.items()}
 

@@ -123,7 +123,7 @@ class _Crew:
             self._failed(run, f"its process ended {by}.")
 
     def _failed(self, run: FreshRun, reason: str) -> None:
-        self.failures.setdefault(run.files.directory, reason)  # the first is the cause
+        self.failures.setdefault(run.directory, reason)  # the first is the cause
 
     def end(self) -> None:
         """Ends every process that is left."""

@@ -13,6 +13,7 @@ from typing import Any
 from model.errors import ExperimentError
 from tuning.coordinator import Objective
 from tuning.experiment import git_commit, versions
+from tuning.storage.place import AnyPath
 
 #: Probability that the interval covers the mean over all seeds, were values normally distributed.
 CONFIDENCE = 0.95
@@ -35,7 +36,7 @@ class Outcome:
     seed: int
     state: str
     value: float | None
-    weights: Path
+    weights: AnyPath
 
 
 @dataclass(frozen=True)

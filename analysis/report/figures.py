@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.importance.study import to_study
-from analysis.report.wording import number, plural
+from analysis.report.wording import number
 from analysis.results import Results
+from model.wording import plural
 from tuning.optuna_log import quiet_optuna
 
 if TYPE_CHECKING:

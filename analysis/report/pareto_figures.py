@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.figures import Figure, clip, cut_of, sample, spec_of, value_axis
-from analysis.report.wording import loss, number, plural
+from analysis.report.wording import loss, number
 from analysis.results import Results
+from model.wording import plural
 
 
 def pareto_figures(results: Results) -> list[Figure]:

@@ -19,8 +19,9 @@ from analysis.report.figures import (
     value_axis,
 )
 from analysis.report.themes import CURVES, DASHES, STATE_WORDS, SYMBOLS
-from analysis.report.wording import loss, plural, time_unit
+from analysis.report.wording import loss, time_unit
 from analysis.results import Results
+from model.wording import plural
 from tuning.optuna_log import quiet_optuna
 
 #: The most points of all curves together, and the fewest of one.

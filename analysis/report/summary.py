@@ -13,8 +13,9 @@ import pandas as pd
 from analysis.completeness import named
 from analysis.promotion.verdict import Confirmed, SoFar
 from analysis.report.themes import STATE_WORDS
-from analysis.report.wording import listing, loss, number, plural
+from analysis.report.wording import loss, number
 from analysis.results import Results
+from model.wording import listing, plural
 from tuning.journal import trials_asked_for
 from tuning.searchers import STATES
 

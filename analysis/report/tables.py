@@ -15,8 +15,9 @@ from analysis.overhead import PARTS, Session
 from analysis.promotion.verdict import SoFar
 from analysis.report.importance_figures import TITLES
 from analysis.report.themes import STATE_WORDS
-from analysis.report.wording import duration, listing, loss, number, plural, without_directories
+from analysis.report.wording import duration, loss, number, without_directories
 from analysis.results import Results
+from model.wording import listing, plural
 from tuning.journal import Row, trials_asked_for
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -32,28 +31,6 @@ def number(value: Any) -> str:
 def loss(value: float) -> str:
     """A value of the objective: four decimals, or four digits where it is small or large."""
     return f"{value:.4f}" if 0.1 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun.
-
-    Example:
-        >>> plural(1, "trial"), plural(0, "trial")
-        ('1 trial', '0 trials')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def listing(words: Sequence[str]) -> str:
-    """Words joined as in a sentence.
-
-    Example:
-        >>> listing(["a", "b", "c"])
-        'a, b and c'
-    """
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def duration(seconds: float) -> str:

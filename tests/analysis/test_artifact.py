@@ -13,7 +13,7 @@ import torch
 
 from analysis import promote
 from analysis.__main__ import main
-from analysis.promotion.artifact import artifact_mode, log_artifact
+from analysis.promotion.artifact import Logged, artifact_mode, log_artifact
 from analysis.promotion.versions import describe
 from model.errors import ConfigurationError
 from model.model_directory import load
@@ -73,7 +73,7 @@ class TestFailures:
             raise RuntimeError("no network")
 
         monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=fail, Settings=dict))
-        problem = log_artifact(promoted, "production", finished, "online")
+        problem = log_artifact(promoted, "production", finished, "online").problem
         assert problem == "Weights & Biases has no artifact of it: no network"
 
     def test_it_is_not_waited_for_without_end(self, promoted, finished, monkeypatch):
@@ -83,14 +83,15 @@ class TestFailures:
 
         monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=hang, Settings=dict))
         started = time.monotonic()
-        problem = log_artifact(promoted, "production", finished, "online", patience=0.1)
+        logged = log_artifact(promoted, "production", finished, "online", patience=0.1)
+        problem = logged.problem
         assert problem == "Weights & Biases did not finish in time; the artifact may be partial."
         assert time.monotonic() - started < 1.5
 
     def test_disabled_does_not_even_import_it(self, promoted, finished, monkeypatch):
         monkeypatch.setitem(sys.modules, "wandb", None)
-        assert log_artifact(promoted, "production", finished, "disabled") is None
-        problem = log_artifact(promoted, "production", finished, "offline")
+        assert log_artifact(promoted, "production", finished, "disabled") == Logged()
+        problem = log_artifact(promoted, "production", finished, "offline").problem
         assert problem.startswith("Weights & Biases has no artifact of it: import of wandb")
 
     def test_a_run_whose_artifact_fails_is_closed_as_failed(self, promoted, finished, monkeypatch):
@@ -108,7 +109,7 @@ class TestFailures:
             init=lambda **a: run, Settings=dict, Artifact=lambda *a, **k: artifact
         )
         monkeypatch.setitem(sys.modules, "wandb", wandb)
-        assert "too large" in log_artifact(promoted, "production", finished, "offline")
+        assert "too large" in log_artifact(promoted, "production", finished, "offline").problem
         assert codes == [1]
 
     def test_the_command_says_so_and_ends_well(self, experiment, tmp_path, monkeypatch, capsys):
@@ -117,7 +118,7 @@ class TestFailures:
         assert main(["promote", *arguments]) == 0
         out = capsys.readouterr().out
         assert "note: Weights & Biases has no artifact of it: " in out
-        assert "to send: wandb sync" not in out
+        assert "wandb sync" not in out
         assert load("small", tmp_path / "r").path.name == "1"
 
 
@@ -126,8 +127,9 @@ def test_the_offline_files_hold_the_whole_artifact(experiment, tmp_path, capsys,
     registry = tmp_path / "registry"
     arguments = [str(experiment.path), "--registry", str(registry), "--wandb", "offline"]
     assert main(["promote", *arguments, "--name", "bot", "--alias", "candidate"]) == 0
-    assert f"wandb sync {experiment.path}/wandb/offline-run-*" in capsys.readouterr().out
     (file,) = experiment.path.glob("wandb/offline-run-*/*.wandb")
+    said = f"W&B, offline; to send the model: wandb sync {file.parent}\n"
+    assert said in capsys.readouterr().out
     records = wandb_records(file)
 
     (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]

@@ -89,7 +89,7 @@ class TestFiles:
         results = Results.open(experiment.path)
         newest = TrialFiles(experiment.path, 0).checkpoints()[0]
         assert results.trials["checkpoint"].tolist() == [str(newest)]
-        assert results.problems == ["none of the 1 trials has finished."]
+        assert results.problems == ["of 1 trial none has finished."]
         for file in TrialFiles(experiment.path, 0).checkpoints():
             file.unlink()
         assert problems(experiment)[1:] == [
@@ -119,14 +119,14 @@ class TestTrials:
         assert results.trials["iteration"].tolist() == [0, 0]
         assert results.trials["val_loss"].isna().all()
         assert results.problems == [
-            "none of the 2 trials has finished.",
+            "of 2 trials none has finished.",
             "ended without a report: trial 1.",
         ]
         assert "ended without a report: trial 1." in say(capsys, "results", experiment.path)
 
     def test_none_has_finished(self, by_hand, capsys):
         experiment = by_hand([proposed(0), reported(0, 1, val_loss=3.0)])
-        assert problems(experiment)[0] == "none of the 1 trials has finished."
+        assert problems(experiment)[0] == "of 1 trial none has finished."
         assert Results.open(experiment.path).best()["trial"] == 0
         say(capsys, "results", experiment.path)
 

@@ -17,9 +17,10 @@ from analysis.report.parameter_figures import contours, parallel_coordinates, sl
 from analysis.report.run_figures import all_curves, best_curves, incumbent
 from analysis.report.summary import headline, noise, standing, state_of, sureness
 from analysis.report.timeline import attempts, timeline
-from analysis.report.wording import duration, listing, loss, number, plural, without_directories
+from analysis.report.wording import duration, loss, number, without_directories
 from model.cli import run_main
 from model.config import Config, DataConfig
+from model.wording import listing, plural
 from tests.analysis.conftest import make_experiment, proposed, reported
 from tests.analysis.synthetic import SWEEP, search
 from tuning.journal import Journal, Row, compact

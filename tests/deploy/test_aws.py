@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,11 +13,13 @@ from tests.deploy.files import (
     AWS,
     COMMANDS,
     PLACEHOLDER,
+    ROOT,
     START,
     ec2_problems,
     secrets_in,
     unpinned,
 )
+from tests.tuning.metadata_server import MetadataServer
 
 TEXT = AWS.read_text(encoding="utf-8")
 WORKERS = ("gpu-spot", "gpu-on-demand")
@@ -119,6 +123,34 @@ def test_nothing_comes_from_rays_defaults(raw, prepared):
 def test_no_development_version_of_ray():
     for sign in ("nightly", ".whl", "wheels", "latest/ray", "pip install -u", "--upgrade"):
         assert sign not in TEXT.lower()
+
+
+def test_workers_listen_for_the_notice_of_their_end(raw, prepared, tmp_path):
+    """The agent by its own command, with the files that are copied for it and nothing else."""
+    mounts = {remote: here for remote, here in raw["file_mounts"].items() if "preemption" in remote}
+    ours = {f"tuning/preemption/{path.name}" for path in (ROOT / "tuning/preemption").glob("*.py")}
+    assert set(mounts.values()) == ours - {"tuning/preemption/__init__.py"}
+    for remote, here in mounts.items():
+        there = tmp_path / remote.removeprefix("~/")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / here, there)
+    settings = f"export PATH={Path(sys.executable).parent}:$PATH\n"
+    (tmp_path / ".dialogue-tune.sh").write_text(settings)
+
+    _, agent, _ = prepared["worker_start_ray_commands"]
+    assert not any("preemption" in command for command in prepared["head_start_ray_commands"])
+    with MetadataServer() as server:
+        server.is_on_demand()
+        environment = {
+            "HOME": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+            "RAY_HEAD_IP": "10.0.0.1",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
+        }
+        waiting = ["bash", "-c", f"{agent}\nwait"]
+        subprocess.run(waiting, env=environment, check=True, timeout=60)
+    said = (tmp_path / "watch-preemption.log").read_text()
+    assert said.endswith("an on-demand machine: it is not taken back, there is nothing to watch\n")
 
 
 @pytest.mark.parametrize("key", START)

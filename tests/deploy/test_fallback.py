@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from tests.deploy.files import AWS, COMMANDS, DEPLOY, ROOT, START, load
+from tests.processes import free_port, with_settings
 
 RAY = str(Path(sys.executable).with_name("ray"))
 WORKER = {"min_workers": 0, "max_workers": 2, "resources": {"CPU": 2, "GPU": 1}, "node_config": {}}
@@ -48,18 +48,11 @@ def config() -> dict:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 def end_processes_with(setting: str) -> None:
     """Ends every process that inherited a setting which no other process has."""
-    for directory in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if setting.encode() in (directory / "environ").read_bytes().split(b"\0"):
-                os.kill(int(directory.name), signal.SIGKILL)
+    for pid in with_settings(setting):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

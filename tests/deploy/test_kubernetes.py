@@ -171,6 +171,19 @@ def test_nobody_is_root_and_nobody_can_become_it(file):
 
 
 @RAY
+def test_trials_leave_a_worker_before_it_ends(file):
+    from tuning.__main__ import _parser
+
+    ((pod, worker),) = [each for each in containers(file) if each[1]["name"] == "ray-worker"]
+    python, *words = worker["lifecycle"]["preStop"]["exec"]["command"]
+    assert (python, words[:2]) == ("python", ["-m", "tuning"])
+    arguments = _parser().parse_args(words[2:])
+    assert arguments.now
+    assert arguments.deadline < pod["terminationGracePeriodSeconds"]
+    assert "COPY --chown=1000:1000 tuning ./tuning" in DOCKERFILE
+
+
+@RAY
 def test_every_container_has_limits(file):
     options = cluster_of(file)["autoscalerOptions"]
     for container in [*(container for _, container in containers(file)), options]:

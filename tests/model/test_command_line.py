@@ -295,7 +295,7 @@ class TestTrainRefuses:
 
     def test_nothing_to_resume(self, prepared, tmp_path, capsys):
         error = self.refused(capsys, prepared, *SMALL, "--resume", "--out", tmp_path / "o")
-        assert "checkpoint.pt: cannot be read: No such file or directory." in error
+        assert "checkpoint.pt: cannot be read: no such file or directory." in error
         assert not (tmp_path / "o").exists()
 
     def test_resuming_with_another_configuration(self, prepared, trained, tmp_path, capsys):

@@ -191,7 +191,7 @@ class TestCheckpoint:
             read_checkpoint(saved)
 
     def test_missing_is_refused(self, tmp_path):
-        with pytest.raises(CheckpointError, match="No such file"):
+        with pytest.raises(CheckpointError, match="no such file"):
             read_checkpoint(tmp_path / "none.pt")
 
     def test_code_in_a_pickle_is_never_run(self, tmp_path):

@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.processes import free_port
+
 _START_SECONDS = 90.0
 
 #: Everything that Ray tells about jobs and actors to whoever may connect.
@@ -37,9 +39,7 @@ class RayHead:
     def __init__(self, temporary: Path, environment: dict[str, str]) -> None:
         self.temporary = temporary
         self.environment = environment | {"RAY_USAGE_STATS_ENABLED": "0"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> "RayHead":

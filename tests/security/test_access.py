@@ -211,7 +211,7 @@ def held(directory):
     temporary.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD],
-        env=clean_environment(directory) | {"RAY_TMPDIR": str(temporary)},
+        env=clean_environment(directory) | {"TMPDIR": str(temporary)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -233,6 +233,15 @@ def test_a_searchs_own_ray_refuses_strangers(held, directory):
 def test_its_token_is_in_no_file_of_the_home(held, directory):
     """Ray itself would write one to ~/.ray/auth_token."""
     assert not (directory / ".ray").exists()
+
+
+def test_nobody_else_comes_to_its_files(held):
+    """Ray itself lets everybody write where its sockets and logs are."""
+    temporary, _ = held
+    (session,) = temporary.glob("ray-*/s/session_2*/sockets")
+    assert session.stat().st_mode & 0o777 == 0o777, "no longer needed"
+    (private,) = temporary.glob("ray-*")
+    assert private.stat().st_mode & 0o777 == 0o700
 
 
 def test_it_listens_on_the_loopback_address_alone(held):

@@ -3,6 +3,14 @@ import os
 import pytest
 
 from tuning.journal import Journal
+from tuning.storage.patience import PATIENCE_VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def patience_as_before(monkeypatch):
+    """A worker takes its driver's patience into the environment: here, into that of other tests."""
+    monkeypatch.setenv(PATIENCE_VARIABLE, "")  # so that it is put back afterwards
+    monkeypatch.delenv(PATIENCE_VARIABLE)
 
 
 @pytest.fixture(autouse=True)
@@ -22,20 +30,24 @@ def journals_closed(monkeypatch):
 
 @pytest.fixture(scope="module")
 def ray():
-    """One Ray of two CPUs for all tests here; `connected` uses it as it is."""
+    """One Ray of two CPUs for all tests here; `connected` uses it as it is.
+
+    It asks for no token, and listens on the loopback address alone.
+    """
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     import ray
 
     from tuning.cluster import runtime_environment
+    from tuning.local_ray import on_loopback
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        runtime_env=runtime_environment(),
-    )
+    with on_loopback():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env=runtime_environment(),
+        )
     yield ray
     ray.shutdown()
 

@@ -12,13 +12,13 @@ that the others share: another disk, a full one, a small /dev/shm.
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.processes import free_port, with_settings
 from tests.tuning.ray_support import ROOT
 
 _STORE = 80_000_000
@@ -40,16 +40,14 @@ class Machines:
         self.directory = directory
         self.token = secrets.token_hex(32)
         self.mark = f"PREFLIGHT_TEST={secrets.token_hex(8)}"
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{listening.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.started: dict[str, subprocess.Popen] = {}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for pid in self.processes(self.mark):
+        for pid in with_settings(self.mark):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self.started.values():
@@ -137,13 +135,7 @@ class Machines:
 
     def processes(self, setting: str) -> list[int]:
         """Processes of this cluster whose environment has a setting."""
-        found = []
-        for directory in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                settings = (directory / "environ").read_bytes().split(b"\0")
-                if setting.encode() in settings and self.mark.encode() in settings:
-                    found.append(int(directory.name))
-        return found
+        return with_settings(self.mark, setting)
 
 
 def other_versions(directory: Path) -> dict[str, str]:

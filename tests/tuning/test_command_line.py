@@ -66,7 +66,7 @@ def test_only_the_allowed_points_of_a_grid_are_counted(check):
     extension = extension | {"constraints": ["clip == 50", "learning_rate < 0.2"]}
     status, said = check({"method": "grid", "dialogue_tune": extension}, **rates)
     assert status == 0
-    assert "1 trials, method grid" in said
+    assert "1 trial, method grid" in said
     assert "\n1 configuration:\n  learning_rate=0.1, clip=50\n" in said
 
 

@@ -15,7 +15,7 @@ from tests.tuning.coordinator_support import (
     summary,
 )
 from tuning.journal import Journal, read_journal
-from tuning.journal.row import NODE_LOST
+from tuning.journal.row import NODE_LOST, PREEMPTED
 from tuning.scheduling import Decision
 
 
@@ -123,18 +123,19 @@ def test_failures_are_retried_and_then_given_up(tmp_path):
     assert reasons == ["ValueError: first", "ValueError: second"]
 
 
-def test_a_lost_node_is_no_failure_of_the_trial(tmp_path):
+@pytest.mark.parametrize("reason", [NODE_LOST, PREEMPTED])
+def test_a_lost_node_is_no_failure_of_the_trial(tmp_path, reason):
     c = coordinator(tmp_path, trials=1, max_failures=2)
     for attempt in range(1, 5):
         assert c.next_assignment().attempt == attempt
-        c.failed(0, NODE_LOST)
+        c.failed(0, reason)
         assert c.trials[0].failures == 0
     assert c.next_assignment().attempt == 5
     c.failed(0, "ValueError: first")
     c = coordinator(tmp_path, trials=1, max_failures=2)
     assert c.trials[0].failures == 1
     assert c.next_assignment().attempt == 6
-    c.failed(0, NODE_LOST)
+    c.failed(0, reason)
     assert c.next_assignment().attempt == 7
     c.failed(0, "ValueError: second")
     assert c.done

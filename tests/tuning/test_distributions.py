@@ -144,7 +144,9 @@ class TestEvery:
             assert distribution.quantile(1.0) == pytest.approx(distribution.high)
             assert distribution.contains(distribution.low)
             assert distribution.contains(distribution.high)
-            assert distribution.log == ("log" in distribution.name)
+
+    def test_the_name_says_whether_the_logarithm_has_the_shape(self, distribution):
+        assert distribution.log == ("log" in distribution.name)
 
     def test_grid_or_the_reason_why_not(self, distribution):
         if distribution.size() is None:

@@ -7,6 +7,7 @@ from tests.conftest import exit_status
 from tuning.__main__ import main
 from tuning.experiment import Experiment
 from tuning.journal import Row
+from tuning.node_logs import written_on_nodes
 from tuning.worker_logs import (
     attempts_of,
     choose_attempt,
@@ -64,7 +65,9 @@ class TestFiles:
     def test_a_part_ends_where_the_next_begins(self, tmp_path):
         one, two = (heading(tmp_path, 0, attempt) for attempt in (1, 2))
         file = tmp_path / "worker-a-01-7.err"
-        file.write_bytes(f":actor:\n{one}\nfirst\nand \udcff\n{two}\n".encode(errors="replace"))
+        file.write_bytes(
+            f":actor:\n{one}\nfirst\n:actor_name:A\nand \udcff\n{two}\n".encode(errors="replace")
+        )
         assert part_of(file, one) == "first\nand ?\n"
         assert part_of(file, two) == ""
         assert part_of(file, heading(tmp_path, 1, 1)) is None
@@ -112,4 +115,54 @@ def test_the_logs_of_a_search(search, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     elsewhere = ("--ray-logs", tmp_path / "empty")
     assert exit_status(main, "logs", "search", 0, "--storage", path.parent, *elsewhere) == 1
-    assert "attempt 1: no log of its worker is on this machine; look on " in capsys.readouterr().err
+    assert (
+        "attempt 1: no log of its worker is on this machine; it ran on 127.0.0.1. To read it on "
+        "the nodes of a cluster: --address auto." in capsys.readouterr().err
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestNodes:
+    """One node: this machine. Two and a lost one: `tests/cluster/test_logs_of_hosts.py`."""
+
+    @pytest.fixture
+    def said(self, ray, tmp_path):
+        """The heading under which a worker has written "boom"."""
+
+        @ray.remote(num_cpus=0)
+        def say(path):
+            from tuning.trials.observation import announce
+
+            announce(path, 0, 1)
+            print("boom", flush=True)
+
+        ray.get(say.remote(tmp_path))
+        return heading(tmp_path, 0, 1)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", None])
+    def test_read_by_a_task(self, said, host):
+        logs = written_on_nodes(said, host)
+        assert logs.problems == []
+        texts = {file.rpartition(".")[2]: text for (_, file), text in logs.files.items()}
+        assert texts == {"out": "boom\n", "err": ""}
+        assert {node for node, _ in logs.files} == {"node 127.0.0.1"}
+
+    def test_a_node_that_the_cluster_never_had(self, said):
+        logs = written_on_nodes(said, "10.9.8.7")
+        assert logs.files == {}
+        assert logs.problems == [
+            "node 10.9.8.7: is not a node of this cluster; what its workers wrote lies in Ray's "
+            "temporary directory there, if the machine still is. What is known of the attempt is "
+            "said above."
+        ]
+
+    def test_nobody_has_it(self, ray, tmp_path):
+        logs = written_on_nodes(heading(tmp_path, 7, 1), None)
+        assert (logs.files, logs.problems) == ({}, [])
+
+    def test_a_node_that_does_not_answer(self, said):
+        logs = written_on_nodes(said, None, wait=0.0)
+        assert logs.files == {}
+        assert logs.problems == ["node 127.0.0.1: does not answer within 0 s."]

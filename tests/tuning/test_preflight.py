@@ -192,7 +192,7 @@ def test_the_weights_are_reckoned_as_the_model_has_them(tiny_config, attention, 
     ).model
     real = Seq2Seq(config, 300)
     counted = sum(p.numel() * 4 for name, p in real.named_parameters() if ".score." not in name)
-    assert needs_module._weights(config, 300) == counted
+    assert needs_module.weight_bytes(config, 300) == counted
 
 
 def test_needs_are_those_of_the_sweep(tiny_data, corpus):

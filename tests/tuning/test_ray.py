@@ -20,6 +20,7 @@ from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal
 from tuning.launch import is_complete, resume, run
+from tuning.storage.patience import PATIENCE_VARIABLE
 from tuning.sweeps.sweep_file import parse_sweep
 
 pytestmark = [
@@ -250,6 +251,7 @@ def test_a_worker_that_does_not_see_the_storage_says_so(search, monkeypatch, tmp
         return experiment
 
     monkeypatch.setattr(Experiment, "create", create_and_hide)
+    monkeypatch.setenv(PATIENCE_VARIABLE, "1")
     with pytest.raises(StorageError, match="this worker does not see the experiment; --storage"):
         search(trials=2)
 

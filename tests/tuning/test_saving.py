@@ -153,8 +153,9 @@ def start(tmp_path, tiny_data):
         def setup(self, config):
             super().setup(config, data, str(tmp_path), [GOAL], config["stops_at"])
 
-    def begin(trial=0, attempt=1, stops_at=frozenset(), **fields):
+    def begin(trial=0, attempt=1, stops_at=frozenset(), reported=24, **fields):
         config = {"trial": trial, "attempt": attempt, "config": CONFIG | fields}
+        config["reported"] = reported
         return Local(config | {"stops_at": stops_at})
 
     return begin
@@ -387,3 +388,27 @@ def test_where_the_time_of_a_step_went(start):
     assert {"build_seconds", "step_seconds"} <= set(repeated.metrics)
     assert not {"train_seconds", "eval_seconds"} & set(repeated.metrics), "of another attempt"
     assert repeated.metrics["val_loss"] == second["val_loss"]
+
+
+def test_reports_that_the_driver_has_lost_are_made_again_in_order(start, tmp_path):
+    """Its machine is gone, and with it the rows that were not yet on the object store."""
+    quiet = to_the_end(start(trial=1))
+    killed = start()
+    for _ in range(4):
+        killed.step()
+    killed.cleanup()  # the newest checkpoint is that of the third report
+    resumed = start(attempt=2, reported=2)
+    heard = to_the_end(resumed)
+    assert [report.iteration for report in heard] == list(range(4, 26, 2))
+    assert [r.metrics["val_loss"] for r in heard] == [r.metrics["val_loss"] for r in quiet[1:]]
+    assert saved_best(tmp_path)["iteration"] == best_of(quiet).iteration
+    for spent in ("train_seconds", "eval_seconds"):  # by another attempt
+        assert [spent in report.metrics for report in heard] == [False] * 2 + [True] * 9
+
+
+def test_a_first_attempt_removes_what_a_lost_driver_left(start, tmp_path):
+    files = TrialFiles(tmp_path, 0)
+    files.directory.mkdir(parents=True)
+    (files.directory / "checkpoint-00000999.pt").write_bytes(b"of another configuration")
+    start().step()
+    assert not files.checkpoint(999).exists()

@@ -374,7 +374,7 @@ class TestNotes:
         starting = StartingPoints([{"clip": 0.1}, {"clip": 0.2}], past)
         assert list(starting.notes(RandomSearcher(space), 1)) == [
             "1 of the 2 points to try are tried; the others come with extend.",
-            "random learns nothing from the 1 trials of the warm start; it only leaves them out.",
+            "random learns nothing from the 1 trial of the warm start; it only leaves them out.",
         ]
         assert list(starting.notes(TPESearcher(space), 2)) == []
         assert list(StartingPoints().notes(RandomSearcher(space), 1)) == []

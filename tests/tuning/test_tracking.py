@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -475,6 +477,7 @@ class TestOffline:
 #: A process of its own: hears rows, and stays until it is killed, or closes and ends.
 DRIVER = """
 import json, sys, time
+from contextlib import suppress
 from pathlib import Path
 from tuning.journal import Row
 from tuning.tracking import Patience, WandbTracker
@@ -492,7 +495,10 @@ while order["stay"]:
     time.sleep(0.01)
     if tracker._waiting_since is None and tracker._rows.empty():
         print("logged", flush=True)
-        time.sleep(60)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            break
 tracker.close()
 print("closed:", time.monotonic() - began, flush=True)
 """
@@ -537,6 +543,18 @@ def kill_once_logged(process):
             break
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def processes_below(pid):
+    """The children of a process, their children, and so on."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 @pytest.fixture
@@ -603,6 +621,20 @@ class TestOnline:
         for run in server.runs.values():
             assert (run.steps, run.overwritten) == ([4, 8, 12], [])
             assert run.summary["state"] == "finished"
+
+    def test_a_job_that_ray_stops_closes_its_runs(self, server, tmp_path, monkeypatch):
+        """Ray signals the driver and every process below it, W&B's too if it is there."""
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        rows = [*finished_trial(0), row("proposed", 1), report(1, 4)]
+        process = driver(tmp_path, rows, mode="online", patience=(20, 20, 60), stay=True)
+        while process.stdout.readline() != "logged\n":
+            assert process.poll() is None
+        for pid in [process.pid, *processes_below(process.pid)]:
+            os.kill(pid, signal.SIGINT)
+        said = output_of(process)
+        assert said.startswith("closed:"), said
+        run = server.runs["id-0001"]
+        assert (run.steps, run.exits, run.summary["state"]) == ([4], [255], "interrupted")
 
     def test_what_was_closed_but_not_sent_is_sent_by_the_next_session(
         self, trackings, server, tmp_path

@@ -3,6 +3,7 @@ import pytest
 import model.files
 from model.errors import StorageError
 from model.training import Trainer
+from tuning.experiment import MANIFEST
 from tuning.trials.trial_files import TrialFiles, best_file
 
 
@@ -63,6 +64,11 @@ def test_only_the_best_weights_outlive_a_trial(trained, tmp_path):
 
 class TestFence:
     """A worker that was given up may come back: its host was cut off, or its storage hung."""
+
+    @pytest.fixture(autouse=True)
+    def experiment(self, tmp_path):
+        """Attempts write only where the experiment is."""
+        (tmp_path / MANIFEST).touch()
 
     @pytest.fixture
     def trainer(self, tiny_data, tiny_config):

@@ -7,6 +7,7 @@ import random
 
 from model.cli import positive
 from model.config import parse_assignments
+from model.wording import plural
 from tuning.commands.common import Subcommands, add_choices, add_set
 from tuning.spaces.search_space import SearchSpace
 from tuning.sweeps.sweep_file import Sweep
@@ -44,10 +45,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     method = f"method {sweep.method}" + (f" ({searcher.name})" if sweep.searcher else "")
     print(
-        f"{trial_count(sweep, None)} trials, {method}, "
+        f"{plural(trial_count(sweep, None), 'trial')}, {method}, "
         + ", ".join(map(str, sweep.objectives))
         + f"\nearly stopping: {scheduler.describe()}"
-        + ("" if sweep.reports is None else f"\neach trial makes {sweep.reports} reports")
+        + ("" if sweep.reports is None else f"\neach trial makes {plural(sweep.reports, 'report')}")
     )
     print("\n".join(sweep.space.describe()))
     _print_samples(sweep, arguments.samples, arguments.seed)
@@ -76,5 +77,5 @@ def _configurations(space: SearchSpace) -> str:
     if size is None:
         return "infinitely many configurations"
     if space.count is None:
-        return f"at most {size} configurations"
-    return "1 configuration" if space.count == 1 else f"{space.count} configurations"
+        return f"at most {plural(size, 'configuration')}"
+    return plural(space.count, "configuration")

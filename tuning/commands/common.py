@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.cli import EXIT_INTERRUPTED, positive
 from tuning.experiment import Experiment
+from tuning.storage.place import place
 from tuning.time_budget import parse_duration
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         default="runs",
-        help="directory of experiments, on a cluster one that every node reaches (%(default)s)",
+        help="directory of experiments, on a cluster one that every node reaches, or "
+        "s3://BUCKET/PREFIX (%(default)s)",
     )
     parser.add_argument(
         "--wandb",
@@ -86,12 +88,12 @@ def resources(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
-def _storage_option(experiment: Experiment, storage: Path) -> str:
+def _storage_option(experiment: Experiment, storage: str) -> str:
     """How later commands find the experiment, which may have been named by its directory."""
-    home = experiment.path.parent
+    home = experiment.place.parent
     if home == Path("runs").resolve():
         return ""
-    return f" --storage {shlex.quote(str(storage if home == storage.resolve() else home))}"
+    return f" --storage {shlex.quote(storage if home == place(storage).resolve() else str(home))}"
 
 
 def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
@@ -100,20 +102,20 @@ def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
     from tuning.journal.row import TARGET_REACHED, TIME_BUDGET
     from tuning.status import status
 
-    option = _storage_option(experiment, Path(arguments.storage))
+    option = _storage_option(experiment, arguments.storage)
     address = f" --address {arguments.address}" if arguments.address else ""
     rows = read_journal(experiment.journal).rows if experiment.journal.is_dir() else []
     if rows and rows[-1].reason == TIME_BUDGET and rows[-1].kind == "ended":
         return _report_end_of_time(experiment, arguments.time_budget, option, address)
     if not rows or not rows[-1].completes:
         print(
-            f"stopped; everything is kept in {experiment.path}\n"
+            f"stopped; everything is kept in {experiment.place}\n"
             f"go on: python -m tuning resume {experiment.name}{option}{address}"
         )
         return EXIT_INTERRUPTED
     if status(experiment).best is None:
         print(
-            f"finished without a result: {experiment.path}\n"
+            f"finished without a result: {experiment.place}\n"
             f"why: python -m analysis results {experiment.name}{option} --csv trials.csv"
         )
         return 1
@@ -121,7 +123,7 @@ def report_end(experiment: Experiment, arguments: argparse.Namespace) -> int:
         print(f"W&B, offline; to send: python -m tuning sync {experiment.name}{option}")
     why = ", since its target was reached" if rows[-1].reason == TARGET_REACHED else ""
     print(
-        f"finished{why}: {experiment.path}\n"
+        f"finished{why}: {experiment.place}\n"
         f"results: python -m analysis results {experiment.name}{option}\n"
         f"promote the best: python -m analysis promote {experiment.name}{option}"
     )
@@ -137,7 +139,7 @@ def _report_end_of_time(
 
     of = "" if budget is None else f" of {duration(budget)}"
     print(
-        f"the time budget{of} is over; everything is kept in {experiment.path}\n"
+        f"the time budget{of} is over; everything is kept in {experiment.place}\n"
         f"go on: python -m tuning resume {experiment.name}{storage}{address}"
     )
     if status(experiment).best is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.cli import natural
+from model.wording import plural
 from tuning.commands.common import Subcommands
 from tuning.commands.job_options import add_address, connect
 
@@ -53,18 +54,19 @@ def _fetch(arguments: argparse.Namespace) -> int:
     client = connect(arguments.address)
     began = time.monotonic()
     words = [f"--top={arguments.top}"] + ["--with-data"] * arguments.with_data
-    fetched = fetch(
-        client,
-        arguments.name,
-        storage=arguments.storage or _storage(client, arguments.name),
-        words=words,
-        out=arguments.out,
-        progress=_progress(),
-    )
+    with _progress() as show:
+        fetched = fetch(
+            client,
+            arguments.name,
+            storage=arguments.storage or _storage(client, arguments.name),
+            words=words,
+            out=arguments.out,
+            progress=show,
+        )
     out = "" if arguments.out == Path("runs") else f" --storage {arguments.out}"
     print(
-        f"fetched: {fetched.path} ({fetched.files} files, {fetched.bytes / 2**20:.1f} MB, "
-        f"{time.monotonic() - began:.0f} s)\n"
+        f"fetched: {fetched.path} ({plural(fetched.files, 'file')}, "
+        f"{fetched.bytes / 2**20:.1f} MB, {time.monotonic() - began:.0f} s)\n"
         f"results: python -m analysis results {arguments.name}{out}"
     )
     return 0
@@ -78,18 +80,17 @@ def _storage(client: Client, name: str) -> str:
     return known[-1] if known else DEFAULT_STORAGE
 
 
-def _progress() -> Callable[[int, int], object]:
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], object]]:
     """Shows how much has come, on a terminal."""
-    if not sys.stderr.isatty():
-        return lambda received, total: None
+    from tqdm import tqdm
 
-    def show(received: int, total: int) -> None:
-        end = "\n" if received == total else ""
-        print(
-            f"\r{received / 2**20:.1f} of {total / 2**20:.1f} MB",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+    with tqdm(
+        desc="fetching", unit="B", unit_scale=True, unit_divisor=1024, disable=None, leave=False
+    ) as bar:
 
-    return show
+        def show(received: int, total: int) -> None:
+            bar.total = total
+            bar.update(received - bar.n)
+
+        yield show

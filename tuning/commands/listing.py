@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from model.cli import table
 from tuning.commands.common import Subcommands
 from tuning.experiment import list_experiments
+from tuning.storage.place import place
 
 
 def register(commands: Subcommands) -> None:
@@ -20,7 +20,7 @@ def register(commands: Subcommands) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     from tuning.status import status_of
 
-    paths = list_experiments(Path(arguments.storage))
+    paths = list_experiments(place(arguments.storage))
     if not paths:
         print(f"{arguments.storage}: no experiments yet; start one with 'python -m tuning run'.")
         return 0

@@ -22,12 +22,14 @@ class Distribution(ABC):
         keys: The keys that it needs in a sweep file.
         optional: The keys that it may have, each with its default.
         ordered: Whether its values are numbers whose order means something.
+        log: Whether it has its shape in the logarithm of the values: a factor is like any other.
     """
 
     name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
     optional: ClassVar[Mapping[str, Any]] = {}
     ordered: ClassVar[bool]
+    log: ClassVar[bool] = False
 
     @abstractmethod
     def quantile(self, u: float) -> Scalar:

@@ -175,7 +175,6 @@ class _QuantisedRange(Quantised):
 
     keys: ClassVar[tuple[str, ...]] = ("min", "max")
     optional: ClassVar[Mapping[str, Any]] = {"q": 1.0}
-    log: ClassVar[bool] = True
 
     @property
     def low(self) -> float:
@@ -196,7 +195,6 @@ class QUniform(_QuantisedRange):
 
     name: ClassVar[str] = "q_uniform"
     base_class: ClassVar[type[Continuous]] = Uniform
-    log: ClassVar[bool] = False
 
 
 class QLogUniform(_QuantisedRange):
@@ -204,6 +202,7 @@ class QLogUniform(_QuantisedRange):
 
     name: ClassVar[str] = "q_log_uniform_values"
     base_class: ClassVar[type[Continuous]] = LogUniform
+    log: ClassVar[bool] = True
 
 
 class QLogUniformExponent(_QuantisedRange):
@@ -211,6 +210,7 @@ class QLogUniformExponent(_QuantisedRange):
 
     name: ClassVar[str] = "q_log_uniform"
     base_class: ClassVar[type[Continuous]] = LogUniformExponent
+    log: ClassVar[bool] = True
 
 
 class QNormal(Quantised):
@@ -229,6 +229,7 @@ class QLogNormal(Quantised):
     keys: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[Mapping[str, Any]] = {**LogNormal.optional, "q": 1.0}
     base_class: ClassVar[type[Continuous]] = LogNormal
+    log: ClassVar[bool] = True
 
 
 class QBeta(Quantised):

@@ -27,14 +27,12 @@ class _Range(Distribution):
 
     Attributes:
         low, high: The ends.
-        log: Whether the logarithm is even rather than the value.
     """
 
     low: float
     high: float
     keys: ClassVar[tuple[str, ...]] = ("min", "max")
     ordered: ClassVar[bool] = True
-    log: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         raise_first(self.faults({"min": self.low, "max": self.high}))

@@ -160,6 +160,7 @@ class LogNormal(_Gaussian):
     """exp(X) where X is normal of mean mu and standard deviation sigma."""
 
     name: ClassVar[str] = "log_normal"
+    log: ClassVar[bool] = True
     closed: ClassVar[tuple[bool, bool]] = (True, False)
 
     def _probability(self, value: float) -> float:

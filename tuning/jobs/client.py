@@ -33,8 +33,8 @@ _REDIRECTING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 #: Names in a job's metadata, by which we know our jobs again.
 VERB, EXPERIMENT, STORAGE = "dialogue_tune", "experiment", "storage"
 #: Ray reads them where it stops a driver: it sends Ctrl-C's signal, which our drivers know from
-#: their first line on, and waits. It sends it to every process that the driver has started, too:
-#: Weights & Biases' own dies of it (and of SIGTERM); ``sync`` sends what it had not written.
+#: their first line on, and waits. It sends it to every process below the driver, too, for which
+#: there is `tuning.tracking.wandb_service`.
 _DRIVER_ENVIRONMENT = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),

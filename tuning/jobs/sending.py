@@ -34,6 +34,7 @@ from model.errors import ExperimentError
 from model.files import storage_errors
 from tuning.experiment import MANIFEST, Experiment
 from tuning.journal import current_reports, read_journal
+from tuning.storage.working_copy import fetch_file
 from tuning.trials.trial_files import best_file
 
 BEGIN, FILE, DATA, DONE, END = "dt-begin", "dt-file", "dt-data", "dt-done", "dt-end"
@@ -69,7 +70,9 @@ def files_of(experiment: Experiment, *, top: int, data: bool) -> list[Path]:
     """
     home = experiment.path
     names = [MANIFEST, "try.json", "warm_start.json", "study.log"]
-    names += [experiment.data_file.name] * data
+    if data:
+        experiment.data()  # brings it here
+        names.append(experiment.data_file.name)
     segments = sorted(p for p in experiment.journal.glob("*") if not p.name.startswith("."))
     return [
         *(home / name for name in names if (home / name).is_file()),
@@ -87,8 +90,22 @@ def _best_weights(experiment: Experiment, top: int) -> list[Path]:
             best[row.trial] = row.metrics[objective.name]
     sign = 1 if objective.goal == "minimize" else -1
     ranked = sorted(best, key=lambda trial: (sign * best[trial], trial))
-    files = [best_file(experiment.path, trial) for trial in ranked]
-    return [file for file in files if file.is_file()][:top]
+    files: list[Path] = []
+    for trial in ranked:
+        if len(files) < top and (file := _weights_of(experiment, trial)).is_file():
+            files.append(file)
+    return files
+
+
+def _weights_of(experiment: Experiment, trial: int) -> Path:
+    """Where the best weights of a trial are on this machine, if it has any."""
+    place = best_file(experiment.place, trial)
+    if isinstance(place, Path):
+        return place
+    assert experiment.remote is not None
+    name = place.key.removeprefix(f"{experiment.remote.key}/")
+    fetch_file(experiment.remote, name)
+    return experiment.path / name
 
 
 def send(experiment: Experiment, paths: Sequence[Path], out: IO[str]) -> None:

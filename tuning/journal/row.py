@@ -20,6 +20,10 @@ COMPLETE = "complete"
 TARGET_REACHED = "target reached"
 #: Why an attempt failed that could not help it: such failures are not counted.
 NODE_LOST = "its node was lost"
+PREEMPTED = "preempted: its node was taken back"
+BLAMELESS = frozenset({NODE_LOST, PREEMPTED})
+#: How the reason begins where a configuration does not fit into its GPU: it is not tried again.
+OUT_OF_GPU_MEMORY = "out of GPU memory"
 #: Why it ended otherwise: by Ctrl-C, or because its time was over.
 INTERRUPTED = "interrupted"
 TIME_BUDGET = "time budget"

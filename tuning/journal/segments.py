@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,44 +20,76 @@ from tuning.journal.compaction import (
     write_compacted,
 )
 from tuning.journal.row import FORMAT, Complain, Row, check_format, no_format, refuse
+from tuning.storage.patience import patiently
 
-#: Rows after which a new segment is begun.
-SEGMENT_ROWS = 10_000
+#: Rows after which a new segment is begun, and where each change sends the whole segment.
+SEGMENT_ROWS, SENT_SEGMENT_ROWS = 10_000, 1_000
 
 
 class Journal:
     """Appends rows to the journal of an experiment; there must be one writer at a time.
 
+    A storage that is away is waited for, see `tuning.storage.patience`. A row whose writing failed
+    is written again, whole, into a new segment: of a row that is there twice readers take the last.
+
     Args:
-        directory: The journal's directory; made if it is not there.
+        directory: The journal's directory; made if it is not there, where the experiment is.
         next_seq: Sequence number of the next row: the number of rows already there.
+        segment_rows: Rows after which a new segment is begun.
+
+    Attributes:
+        on_wait: Is told in words that the storage is away, and that it is back.
+        stopped: Is asked, while the storage is away, whether to give up early.
 
     Raises:
         StorageError: here and in `append`, where nothing can be written.
     """
 
-    def __init__(self, directory: Path, next_seq: int = 0) -> None:
+    def __init__(
+        self, directory: Path, next_seq: int = 0, segment_rows: int = SEGMENT_ROWS
+    ) -> None:
         self.directory = directory
+        self.segment_rows = segment_rows
         self.next_seq = next_seq
+        self.on_wait: Callable[[str], None] = lambda text: None
+        self.stopped: Callable[[], bool] = lambda: False
         self._file: TextIO | None = None
         self._rows_in_segment = 0
         with storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
 
     def append(self, row: Row) -> Row:
         """Writes a row, with its sequence number and the time, and flushes it to disk."""
         row = replace(row, seq=self.next_seq, time=round(time.time(), 3))
-        with storage_errors(self.directory):
-            segment = self._segment()
-            segment.write(row.to_json() + "\n")
-            segment.flush()
-            flush(segment.fileno())
+        patiently(
+            lambda: self._write(row),
+            anchor=self.directory,
+            on_wait=self.on_wait,
+            stopped=self.stopped,
+        )
         self.next_seq += 1
         self._rows_in_segment += 1
         return row
 
+    def _write(self, row: Row) -> None:
+        with storage_errors(self.directory):
+            try:
+                segment = self._segment()
+                segment.write(row.to_json() + "\n")
+                segment.flush()
+                flush(segment.fileno())
+            except BaseException:  # the line may be torn: nothing may be written behind it
+                self._drop_segment()
+                raise
+
+    def _drop_segment(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # what is left in its buffer
+                file.close()
+
     def _segment(self) -> TextIO:
-        if self._file is None or self._rows_in_segment >= SEGMENT_ROWS:
+        if self._file is None or self._rows_in_segment >= self.segment_rows:
             self.close()
             number = 1 + max(
                 [int(p.stem) for p in self.directory.glob("*.jsonl")]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuning.preflight.needs import Needs
 from tuning.preflight.probe import NodeFacts
+from tuning.storage.place import AnyPath
+from tuning.storage.remote_path import RemotePath
 
 #: Free where Ray keeps its temporary files: logs, and our packages.
 _TEMPORARY = 100 * 10**6
@@ -38,7 +39,7 @@ class Node:
     store: int = 0
 
 
-def of_storage(facts: NodeFacts, storage: Path, needs: Needs) -> Iterator[str]:
+def of_storage(facts: NodeFacts, storage: AnyPath, needs: Needs) -> Iterator[str]:
     """Problems of the storage as the driver sees it."""
     if facts.storage_problem is not None:
         yield f"{storage}: cannot be written by the driver: {facts.storage_problem}."
@@ -52,7 +53,7 @@ def of_storage(facts: NodeFacts, storage: Path, needs: Needs) -> Iterator[str]:
 
 
 def of_node(
-    node: Node, facts: NodeFacts, driver: NodeFacts, storage: Path, *, seen: bool
+    node: Node, facts: NodeFacts, driver: NodeFacts, storage: AnyPath, *, seen: bool
 ) -> Iterator[str]:
     """Problems of a node that trials may run on, beside those of `of_machine`.
 
@@ -60,7 +61,7 @@ def of_node(
         node: The node.
         facts: What it says.
         driver: What the driver says.
-        storage: Directory of the experiments.
+        storage: Of the experiments.
         seen: Whether the driver read what the node wrote into the storage.
     """
     yield from _storage(node, facts, driver, storage, seen=seen)
@@ -113,8 +114,11 @@ def notes_on(node: Node, facts: NodeFacts, driver: NodeFacts) -> Iterator[str]:
 
 
 def _storage(
-    node: Node, facts: NodeFacts, driver: NodeFacts, storage: Path, *, seen: bool
+    node: Node, facts: NodeFacts, driver: NodeFacts, storage: AnyPath, *, seen: bool
 ) -> Iterator[str]:
+    if isinstance(storage, RemotePath):
+        yield from _object_store(node, facts, driver, storage, seen=seen)
+        return
     if not facts.there:
         yield (
             f"{node.name}: {storage}: is not there; mount the same directory on every node, or "
@@ -134,12 +138,39 @@ def _storage(
         )
 
 
+def _object_store(
+    node: Node, facts: NodeFacts, driver: NodeFacts, storage: AnyPath, *, seen: bool
+) -> Iterator[str]:
+    if facts.storage_problem is not None:
+        yield (
+            f"{node.name}: {storage}: cannot be written: {facts.storage_problem}. Nodes have "
+            "credentials of their own: an instance's role, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY where 'ray start' is run."
+        )
+    elif driver.storage_problem is None and not (facts.shared and seen):
+        yield (
+            f"{node.name}: {storage}: is another one than the driver's; set AWS_ENDPOINT_URL to "
+            "the same everywhere, or write ?endpoint_override=URL behind --storage."
+        )
+
+
 def _versions(node: Node, facts: NodeFacts, driver: NodeFacts) -> Iterator[str]:
+    for said in disagreements(facts.versions, driver.versions):
+        yield f"{node.name}: {said}; install the same everywhere."
+
+
+def disagreements(there: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    """What a node has other versions of than the driver, so that it cannot run its trials.
+
+    Args:
+        there: Versions on the node, as `tuning.environment.versions` gives them.
+        here: The driver's.
+    """
     for package, name in _NAMES.items():
-        here, there = driver.versions.get(package), facts.versions.get(package)
-        if not _agree(package, here, there):
-            has = f"has no {name}" if there is None else f"has {name} {there}"
-            yield f"{node.name}: {has}, but the driver has {here}; install the same everywhere."
+        own, drivers = there.get(package), here.get(package)
+        if not _agree(package, drivers, own):
+            has = f"has no {name}" if own is None else f"has {name} {own}"
+            yield f"{has}, but the driver has {drivers}"
 
 
 def _agree(package: str, here: str | None, there: str | None) -> bool:

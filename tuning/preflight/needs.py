@@ -54,10 +54,12 @@ class Needs:
 def _mean_weights(sweep: Sweep, words: int) -> int:
     draw = random.Random(0)
     points = [sweep.space.sample(draw) for _ in range(_SAMPLES)]
-    return sum(_weights(Config.from_mapping(point).model, words) for point in points) // _SAMPLES
+    return (
+        sum(weight_bytes(Config.from_mapping(point).model, words) for point in points) // _SAMPLES
+    )
 
 
-def _weights(model: ModelConfig, words: int) -> int:
+def weight_bytes(model: ModelConfig, words: int) -> int:
     """Bytes of a model's weights in single precision, but for those of the attention's score.
 
     Reckoned, because building a model takes its memory, and without memory (torch's ``meta``)

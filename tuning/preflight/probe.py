@@ -17,6 +17,8 @@ from typing import Any
 
 from model.files import reason_of
 from tuning.environment import versions
+from tuning.storage.place import AnyPath, place
+from tuning.storage.remote_path import RemotePath
 
 #: The driver's own name among those who write into the storage.
 DRIVER = "driver"
@@ -59,7 +61,7 @@ class NodeFacts:
     gpus: int | None
 
 
-def mail_file(storage: Path, token: str, name: str) -> Path:
+def mail_file(storage: AnyPath, token: str, name: str) -> AnyPath:
     """The hidden file that a node, or the driver, writes into the storage."""
     return storage / f".preflight-{token}-{name}"
 
@@ -77,15 +79,15 @@ def probe(
         name: The node's id, or `DRIVER`.
         count_gpus: Whether torch is asked; loading it takes seconds.
     """
-    directory = Path(storage)
+    directory = place(storage)
     fetch_problem = _fetch(mail)
-    there, shared = directory.is_dir(), False
+    there, shared = isinstance(directory, RemotePath) or directory.is_dir(), False
     problem = None
     if there and token is not None:
         drivers, own = mail_file(directory, token, DRIVER), mail_file(directory, token, name)
         shared = name != DRIVER and _sees(drivers, token)
         problem = _write(own, token, keep=shared or name == DRIVER)
-        if shared and not drivers.exists():  # the driver waits for us no longer
+        if shared and not _exists(drivers):  # the driver waits for us no longer
             remove_mail(storage, token, name)
     temporary = _temporary()
     return NodeFacts(
@@ -117,7 +119,13 @@ def _fetch(mail: Sequence[Any]) -> str | None:
     return None
 
 
-def _sees(file: Path, token: str) -> bool:
+def _exists(file: AnyPath) -> bool:
+    with suppress(OSError):
+        return file.exists()
+    return False
+
+
+def _sees(file: AnyPath, token: str) -> bool:
     until = time.monotonic() + _PATIENCE
     while True:
         with suppress(OSError):
@@ -128,13 +136,16 @@ def _sees(file: Path, token: str) -> bool:
         time.sleep(0.05)
 
 
-def _write(file: Path, token: str, *, keep: bool) -> str | None:
+def _write(file: AnyPath, token: str, *, keep: bool) -> str | None:
     """Writes a file and reads it back; says why that was not possible."""
     try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(token)
-            opened.flush()
-            os.fsync(opened.fileno())
+        if isinstance(file, RemotePath):
+            file.write(token.encode())
+        else:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(token)
+                opened.flush()
+                os.fsync(opened.fileno())
         if file.read_text(encoding="utf-8") != token:
             return "what was written reads back as something else"
     except OSError as error:
@@ -150,7 +161,7 @@ def _write(file: Path, token: str, *, keep: bool) -> str | None:
 def remove_mail(storage: str, token: str, name: str) -> None:
     """Removes what a node wrote; runs there where the driver does not see it."""
     with suppress(OSError):
-        mail_file(Path(storage), token, name).unlink()
+        mail_file(place(storage), token, name).unlink()
 
 
 def _temporary() -> Path:
@@ -160,11 +171,13 @@ def _temporary() -> Path:
     return Path(node.get_session_dir_path()) if node is not None else Path("/")
 
 
-def _free(path: Path) -> tuple[int, int]:
+def _free(path: AnyPath) -> tuple[int, int]:
     """Bytes free, and in all, where a path is, or where it would be made.
 
-    A file system that knows no size, as some on networks, is taken for a large one.
+    What knows no size, as object stores and some file systems on networks, is taken for large.
     """
+    if isinstance(path, RemotePath):
+        return sys.maxsize, sys.maxsize
     try:
         while not path.exists() and path != path.parent:
             path = path.parent

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from model.validation import setting
+from model.wording import plural
 from tuning.scheduling.asha import AshaScheduler
 from tuning.scheduling.base import (
     Decision,
@@ -118,7 +119,8 @@ class HyperbandScheduler(Scheduler):
         ]
         strict = "" if self.strict else " and one more"
         return (
-            f"{len(parts)} brackets; of {sum(self.shares)} trials judged: {', '.join(parts)}; "
+            f"{plural(len(parts), 'bracket')}; of {plural(sum(self.shares), 'trial')} judged: "
+            f"{', '.join(parts)}; "
             f"the best 1/{self.eta:g}{strict} of a bracket's trials there go on"
         )
 

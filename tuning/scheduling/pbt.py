@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from model.validation import setting
+from model.wording import plural
 from tuning.scheduling.base import (
     Clone,
     Decision,
@@ -174,7 +175,7 @@ class PbtScheduler(Scheduler):
     def describe(self) -> str:
         """When and among whom."""
         return (
-            f"population-based training: every {self.interval} reports, the worst "
+            f"population-based training: every {plural(self.interval, 'report')}, the worst "
             f"{self.quantile_fraction:.0%} of the trials at the same report go on from one of the "
             f"best {self.quantile_fraction:.0%}; run as many at once as the population has members"
         )

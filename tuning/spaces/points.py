@@ -9,10 +9,8 @@ from typing import Any
 from model.errors import ExperimentError
 from model.validation import did_you_mean
 from tuning.distributions import Scalar
-from tuning.spaces.search_space import SearchSpace
+from tuning.spaces.search_space import LISTED, SearchSpace
 
-#: Finite spaces up to this size are listed when drawing finds nothing new.
-LISTED = 100_000
 #: Draws before a finite space is listed, and before a point of an infinite one may come twice.
 DRAWS = 100
 #: Draws after which constraints are taken to leave nothing.

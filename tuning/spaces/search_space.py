@@ -18,7 +18,8 @@ from model.errors import ExperimentError
 from tuning.distributions import Distribution, Scalar, same
 from tuning.spaces.expressions import Expression
 
-#: Finite spaces up to this size are listed to see whether constraints leave a point, and how many.
+#: Finite spaces up to this size are listed: to see whether constraints leave a point, and how
+#: many; and to find those left, when drawing finds nothing new.
 LISTED = 100_000
 #: Draws that are tried to see it in any other space.
 _DRAWS = 10_000

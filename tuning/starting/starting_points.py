@@ -16,6 +16,7 @@ from typing import Any
 
 from model.errors import ExperimentError
 from model.files import atomic_write_json, finite, storage_errors
+from model.wording import plural
 from tuning.journal.row import check_format
 from tuning.searchers import Outcome, PastTrial, Searcher
 
@@ -55,7 +56,7 @@ class StartingPoints:
             tried = f"{trials} of the {len(self.tried)} points to try"
             yield f"{tried} are tried; the others come with extend."
         if self.past and not searcher.learns:
-            past = f"the {len(self.past)} trials of the warm start"
+            past = f"the {plural(len(self.past), 'trial')} of the warm start"
             yield f"{searcher.name} learns nothing from {past}; it only leaves them out."
 
     def write(self, directory: Path) -> None:

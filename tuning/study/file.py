@@ -9,18 +9,16 @@ appending, and is written anew, whole or not at all, only where it says somethin
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import StorageError
-from model.files import atomic_write, storage_errors
+from model.files import storage_errors
+from tuning.storage.patience import check_there, is_away
+from tuning.study.log import Log, break_stale_lock, drop_torn_line
 from tuning.study.trials import StudyTrial, StudyTrials
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Where Optuna keeps the names of the objectives (`Study.set_metric_names`).
 _METRIC_NAMES = "study:metric_names"
-#: Others hold the file's lock for milliseconds; older than this, its owner is dead.
-_LOCK_SECONDS = 1.0
 
 
 class MismatchError(Exception):
@@ -44,13 +40,17 @@ class StudyFile:
         path: The file.
         name: Of the study.
         trials: What should be on file.
+        anchor: What is there as long as the storage is; None for the file's directory.
     """
 
-    def __init__(self, path: Path, name: str, trials: StudyTrials) -> None:
+    def __init__(
+        self, path: Path, name: str, trials: StudyTrials, anchor: Path | None = None
+    ) -> None:
         self.path = path
+        self._anchor = anchor or path.parent
         self.name = name
         self.trials = trials
-        self._log = _Log(path)
+        self._log = Log(path)
         self._storage: JournalStorage
         self._study = -1
         self._ids: list[int] = []  # Optuna's, by the trials' numbers
@@ -73,7 +73,7 @@ class StudyFile:
         except Exception:  # whatever is wrong with it, it can be written anew
             self._write_anew()
             return False
-        self.flush()
+        self._log.flush()
         return True
 
     def _read(self) -> None:
@@ -85,8 +85,8 @@ class StudyFile:
         from optuna.storages import JournalStorage
 
         with storage_errors(self.path):
-            _drop_torn_line(self.path)
-            _break_stale_lock(self.path)
+            drop_torn_line(self.path)
+            break_stale_lock(self.path)
         self._storage = JournalStorage(self._log)
         self._study = self._storage.get_study_id_from_name(self.name)
         names = self._storage.get_study_system_attrs(self._study).get(_METRIC_NAMES)
@@ -101,13 +101,14 @@ class StudyFile:
     def _write_anew(self) -> None:
         from optuna.storages import JournalStorage
 
-        self._log, self._ids = _Log(None), []
+        self._log, self._ids = Log(None), []
         self._storage = JournalStorage(self._log)
         with _unannounced():
             self._study = self._storage.create_new_study(self._directions(), self.name)
         self._storage.set_study_system_attr(self._study, _METRIC_NAMES, self._names())
         for trial in self.trials:
             self.write(trial)
+        check_there(self._anchor)  # or directories would be made below its mount point
         self._log.write_whole(self.path)
 
     def _names(self) -> list[str]:
@@ -163,8 +164,15 @@ class StudyFile:
 
         Raises:
             StorageError: where that cannot be done.
+            MismatchError: where the storage is away, so that nobody knows what is on file of it;
+                open it again.
         """
-        self._log.flush()
+        try:
+            self._log.flush()
+        except StorageError as error:
+            if not is_away(error, self._anchor):
+                raise
+            raise MismatchError("storage") from error
 
 
 def _fixed(trial: FrozenTrial) -> Any:
@@ -177,98 +185,6 @@ def _changing(trial: FrozenTrial) -> Any:
     names = ("state", "iteration", "worker", "changed")
     attributes = {name: trial.user_attrs.get(name) for name in names}
     return trial.state, trial.values, trial.intermediate_values, attributes
-
-
-class _Log:
-    """Where Optuna's storage reads and writes: the file, in batches.
-
-    A backend of `optuna.storages.JournalStorage`. Optuna's own one locks, flushes and reads the
-    file for every figure of a trial. Here it is read once, since nobody else writes trials, and
-    the operations of a batch are appended at once, under Optuna's own lock.
-
-    Args:
-        path: The file, which is read; None for one that is still to be written.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._unread = path is not None
-        self._batch: list[dict[str, Any]] = []
-        self._before = 0  # number of the batch's first operation
-        self._moment: str | None = None
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Called by Optuna: the operations from a number on."""
-        if self._unread:
-            from optuna.storages.journal import JournalFileBackend
-
-            self._unread = False
-            if not Path(str(self._path)).is_file():  # Optuna would make it
-                return
-            for log in JournalFileBackend(str(self._path)).read_logs(0):
-                self._before += 1
-                yield log
-        yield from self._batch[max(log_number_from - self._before, 0) :]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Called by Optuna: adds operations to the batch."""
-        for log in logs:
-            for name in ("datetime_start", "datetime_complete"):
-                if self._moment is not None and name in log:
-                    log[name] = self._moment
-        self._batch.extend(logs)
-
-    @contextmanager
-    def at(self, seconds: float) -> Iterator[None]:
-        """Lets the operations of a block have happened at a time (seconds since 1970), not now."""
-        self._moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
-        try:
-            yield
-        finally:
-            self._moment = None
-
-    def flush(self) -> None:
-        """Appends the batch to the file."""
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-        if not self._batch:
-            return
-        file = str(self._path)
-        with storage_errors(file):
-            JournalFileBackend(file, JournalFileOpenLock(file)).append_logs(self._batch)
-        self._next_batch()
-
-    def write_whole(self, path: Path) -> None:
-        """Puts everything so far into a file, whole or not at all."""
-        lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in self._batch)
-        atomic_write(path, "".join(lines).encode())
-        self._path = path
-        self._next_batch()
-
-    def _next_batch(self) -> None:
-        self._before += len(self._batch)
-        self._batch = []
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cuts off a last line without its end, of a driver that was killed as it wrote."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-
-
-def _break_stale_lock(path: Path) -> None:
-    """Removes Optuna's lock of the file where its owner was killed with it."""
-    lock = path.with_name(f"{path.name}.lock")
-    until = time.monotonic() + _LOCK_SECONDS
-    while os.path.lexists(lock):
-        if time.monotonic() > until:
-            lock.unlink(missing_ok=True)
-            return
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from model.errors import ExperimentError
-from tuning.experiment import Experiment
+from tuning.experiment import MANIFEST, Experiment
 from tuning.journal import Row, read_journal
+from tuning.storage.patience import patiently
 from tuning.study.file import MismatchError, StudyFile
 from tuning.study.trials import trials_of
 
@@ -18,6 +21,8 @@ STUDY = "study.log"
 #: Time between two batches: those who look ask every few seconds.
 _BATCH_SECONDS = 0.5
 _CLOSE_SECONDS = 30.0
+#: How long of that a storage is waited for that is away just then.
+_AWAY_SECONDS = 5.0
 
 
 class StudyListener:
@@ -35,6 +40,7 @@ class StudyListener:
         self.on_problem = on_problem
         self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._patient_until = math.inf
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="study", daemon=True)
         self._thread.start()
@@ -47,6 +53,7 @@ class StudyListener:
     def close(self) -> None:
         """Finishes the file, waiting a bounded time; what has not ended becomes WAITING."""
         self._rows.put(None)
+        self._patient_until = time.monotonic() + _AWAY_SECONDS
         self._closing.set()
         self._thread.join(_CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -54,7 +61,7 @@ class StudyListener:
 
     def _work(self) -> None:
         try:
-            writer = _Writer(self.experiment)
+            writer = _Writer(self.experiment, lambda: time.monotonic() > self._patient_until)
             for batch in self._batches():
                 writer.take(batch)
             writer.interrupt()
@@ -77,20 +84,31 @@ class StudyListener:
 
 
 class _Writer:
-    """Keeps the file and what should be in it; everything happens in one thread."""
+    """Keeps the file and what should be in it; everything happens in one thread.
 
-    def __init__(self, experiment: Experiment) -> None:
+    Args:
+        experiment: Whose study it is.
+        stopped: Whether to wait no longer for a storage that is away.
+    """
+
+    def __init__(self, experiment: Experiment, stopped: Callable[[], bool] = lambda: False) -> None:
         self.experiment = experiment
+        self.stopped = stopped
         self.space = experiment.sweep().space
         self._begin()
 
     def _begin(self) -> None:
-        """Brings the file to what the journal says now."""
+        """Brings the file to what the journal says now; waits for a storage that is away."""
+        anchor = self.experiment.path / MANIFEST
+        patiently(lambda: self._open(anchor), anchor=anchor, stopped=self.stopped)
+
+    def _open(self, anchor: Path) -> None:
         journal = self.experiment.journal
         rows = read_journal(journal).rows if journal.is_dir() else []
         self.known = rows[-1].seq if rows else -1
         self.trials = trials_of(rows, self.space, self.experiment.objectives)
-        self.file = StudyFile(self.experiment.path / STUDY, self.experiment.name, self.trials)
+        path, name = self.experiment.path / STUDY, self.experiment.name
+        self.file = StudyFile(path, name, self.trials, anchor)
         self.file.open()
         self.trials.forget_ended()
 

@@ -93,7 +93,7 @@ def _range(distribution: Distribution, values: Sequence[Any]) -> BaseDistributio
 
     low, high = min(values), max(values)
     whole = all(isinstance(value, int) for value in values)
-    log = "log" in distribution.name and low >= (1 if whole else math.ulp(0.0))
+    log = distribution.log and low >= (1 if whole else math.ulp(0.0))
     step = None if log else _step(distribution, values)
     if whole:
         return IntDistribution(low, high, log=log, step=int(step) if step else 1)

@@ -15,6 +15,7 @@ from tuning.journal import Row
 from tuning.tracking.tracked_trial import EXIT_CODES, TrackedTrial, known_trials
 from tuning.tracking.wandb_log import mark_sent, read_segments, upload_trouble
 from tuning.tracking.wandb_mode import QUIET, Patience, has_key
+from tuning.tracking.wandb_service import keep_apart
 
 #: What W&B's own clients end a run with after Ctrl-C.
 INTERRUPTED = 255
@@ -202,6 +203,8 @@ class WandbTracker:
     def _init(self, number: int, config: dict[str, Any]) -> Any:
         import wandb
 
+        if not self._used:
+            keep_apart()
         self._used = True
         wandb.setup(wandb.Settings(silent=True))
         return wandb.init(

@@ -30,7 +30,7 @@ def send(experiment: Experiment) -> list[str]:
     choose_mode("online")
     problems: list[str] = []
     sweep = experiment.sweep()
-    with experiment.lock():
+    with experiment.hold():
         tracker = WandbTracker(
             experiment.path,
             experiment.name,

@@ -9,13 +9,13 @@ figures of its own reports stay its own.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from model.checkpoint import read_checkpoint, write_checkpoint
 from model.errors import CheckpointError
 from model.files import storage_errors
 from model.training import Trainer
+from tuning.storage.place import AnyPath
 from tuning.trials.trial_files import TrialFiles
 
 
@@ -37,9 +37,9 @@ def adopt(files: TrialFiles, trainer: Trainer, iteration: int) -> str | None:
         StorageError: where the checkpoint cannot be written.
     """
     kept, target = files.clone(iteration), files.checkpoint(iteration)
-    if any(checkpoint > target for checkpoint in files.checkpoints()):
+    if any(checkpoint.name > target.name for checkpoint in files.checkpoints()):
         return None  # it has gone on since
-    own, source = _read(target), _read(kept)
+    own, source = _read(files, target), _read(files, kept)
     config = trainer.config.to_mapping()
     if source is None and (own is None or own["config"] == config):
         return None
@@ -53,7 +53,7 @@ def adopt(files: TrialFiles, trainer: Trainer, iteration: int) -> str | None:
         "weights": donor["weights"],
         "optimizers": _with_settings_of(trainer, donor["optimizers"]),
     }
-    write_checkpoint(target, state)
+    files.patiently(lambda: write_checkpoint(target, state))
     with storage_errors(files.directory, "removed"):
         for other in (*files.checkpoints(), kept):  # what is older is of the former settings
             if other != target:
@@ -61,9 +61,9 @@ def adopt(files: TrialFiles, trainer: Trainer, iteration: int) -> str | None:
     return note
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(files: TrialFiles, path: AnyPath) -> dict[str, Any] | None:
     try:
-        return read_checkpoint(path)
+        return files.patiently(lambda: read_checkpoint(path))
     except CheckpointError:
         return None
 

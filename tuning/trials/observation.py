@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from model.machine import peak_memory
+from tuning.storage.place import AnyPath
 from tuning.worker_logs import heading
 
 _MB = 1e6
@@ -19,7 +20,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _TYPE_LABELS = ("ray.io/node-group", "ray.io/accelerator-type")
 
 
-def announce(experiment: Path, trial: int, attempt: int) -> None:
+def announce(experiment: AnyPath, trial: int, attempt: int) -> None:
     """Writes a line before what this process writes for an attempt, see `tuning.worker_logs`."""
     for stream in (sys.stdout, sys.stderr):
         print(heading(experiment, trial, attempt), file=stream, flush=True)

@@ -9,20 +9,22 @@ snapshots (see ``tuning.trials.saving``):
 - A checkpoint is taken when the next step begins, for only then does the trial go on.
 - A restarted trial goes to its newest whole checkpoint and first returns again the report made
   there: the driver knows it or does not, and either way nothing is lost and nothing counted twice
-  (see ``tuning.coordinator``). What is best so far it reads from the best weights themselves: the
-  journal may know of a better report, whose weights had not been written yet.
+  (see ``tuning.coordinator``). Reports before that one which the driver has lost, with its machine,
+  come first: a checkpoint holds the last hundred. What is best so far it reads from the best
+  weights themselves: the journal may know of a better report, whose weights had not been written.
 - Where the scheduler may let trials copy each other, a checkpoint is on disk before the report is
   returned; a trial that was told to copy another begins anew from that one's (`cloning`).
 - What cannot be written is raised at the trial's next report, or before it ends.
+- On a node that is taken back (`tuning.preemption`), a trial that would go on after a report writes
+  a checkpoint of it and leaves, to go on elsewhere; one that would begin leaves at once.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,15 @@ from ray import tune
 
 from model.checkpoint import snapshot
 from model.config import Config, TrainingConfig
-from model.errors import CheckpointError, StorageError
+from model.errors import CheckpointError, PreemptedError
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer, resolve_device
 from tuning.coordinator import Objective
-from tuning.experiment import MANIFEST
+from tuning.preemption.marks import Mark, own_mark
+from tuning.storage.place import place
 from tuning.trials.cloning import adopt
+from tuning.trials.gpu_memory import give_back, keep_to_share, memory_error, out_of_memory
+from tuning.trials.joining import check_versions, take_patience, wait_for
 from tuning.trials.observation import announce, device_name, peaks, reset_peaks, worker_type
 from tuning.trials.saving import TrialSaver
 from tuning.trials.trial_files import TrialFiles
@@ -54,6 +59,8 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         stops_at: frozenset[int] | None = None,
         *,
         clones: bool = False,
+        versions: Mapping[str, str] | None = None,
+        patience: float | None = None,
     ) -> None:
         """Called once for each process; `reset_config` takes the trials after the first.
 
@@ -64,13 +71,16 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             objectives: The best weights are chosen by the first.
             stops_at: As in `Scheduler`.
             clones: Whether at these reports trials may be told to copy each other.
+            versions: The driver's, with which ours must agree.
+            patience: For how many seconds the storage may be away.
         """
+        take_patience(patience)
         assert data is not None and objectives
         self.objective = objectives[0]
         self.measure_latency = any(each.name == "latency_ms" for each in objectives)
-        self.stops_at, self.clones = stops_at, clones
+        self.stops_at, self.clones, self.versions = stops_at, clones, versions
         self.data = PreparedData.from_buffer(data, "object store")
-        self.experiment = Path(experiment)
+        self.experiment = place(experiment)
         self.saver: TrialSaver | None = None
         self.failure: Exception | None = None
         self.reset_config(config)
@@ -80,6 +90,8 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         self._settle()
         self.assignment = new_config
         self.trainer: Trainer | None = None
+        self.saver = None  # it may hold a snapshot
+        give_back()
         return True
 
     def _settle(self) -> None:
@@ -97,15 +109,20 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             raise failure
         try:
             return self._step()
-        except Exception:
+        except Exception as error:
             self._settle()  # the trial may be given up: its best weights must be there
             self.failure = None
+            if (memory := memory_error(error)) is not None:
+                raise out_of_memory(memory, self._granted("GPU")) from None
             raise
 
     def _step(self) -> dict[str, Any]:
+        self._heed(own_mark())
         first = self.trainer is None
         started = time.perf_counter()
-        restored = self._begin() if first else None
+        if first:
+            self.repeated = self._begin()
+        restored = self.repeated.pop(0) if self.repeated else None
         built = time.perf_counter()
         assert self.trainer is not None and self.saver is not None
         if self.checkpoint_due:
@@ -124,6 +141,22 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         said = self._said_once() if first else {}
         return {"report": replace(report, metrics=measured), "worker": worker, **said}
 
+    def _heed(self, mark: Mark | None) -> None:
+        """On a node that is taken back: writes a checkpoint of the last report, and leaves.
+
+        Raises:
+            PreemptedError: once Ray would start the trial elsewhere; it has written everything.
+        """
+        if mark is None:
+            return
+        if self.trainer is not None and self.saver is not None:
+            self.saver.save_checkpoint(snapshot(self.trainer.state()))
+            self.checkpoint_due = False
+        if mark.leave:
+            if self.saver is not None:
+                self.saver.wait()
+            raise PreemptedError("the node is taken back; the trial goes on elsewhere.")
+
     def _said_once(self) -> dict[str, Any]:
         """What an attempt's first report says beside its figures."""
         assert self.trainer is not None
@@ -133,17 +166,16 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             "worker_type": worker_type(),
         }
 
-    def _begin(self) -> Report | None:
-        """Builds the trainer; returns the report it was restored to, if it was."""
+    def _begin(self) -> list[Report]:
+        """Builds the trainer; returns the reports to be repeated, where it was restored."""
         announce(self.experiment, self.assignment["trial"], self.assignment["attempt"])
-        if not (self.experiment / MANIFEST).is_file():
-            raise StorageError(
-                f"{self.experiment}: this worker does not see the experiment; --storage must be a "
-                "directory that every node reaches, under the same path."
-            )
+        check_versions(self.versions)
+        wait_for(self.experiment)
         config = self._with_device(Config.from_mapping(self.assignment["config"], source="trial"))
         torch.set_num_threads(config.training.threads or self._cpus())
-        reset_peaks(resolve_device(config.training.device))
+        device = resolve_device(config.training.device)
+        reset_peaks(device)
+        keep_to_share(device, self._granted("GPU"))
         trainer = Trainer(self.data, config, measure_latency=self.measure_latency)
         attempt = self.assignment["attempt"]
         self.files = TrialFiles(self.experiment, self.assignment["trial"], attempt)
@@ -152,12 +184,20 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         self.best_value: float | None = None
         self.checkpoint_due = False
         self.note: str | None = None
-        report = self._restore(trainer) if attempt > 1 else None
+        repeated: list[Report] = []
+        if attempt > 1:
+            repeated = self._restore(trainer)
+        else:  # of a driver that was lost, with its machine, before anybody knew of this trial
+            self.files.remove_checkpoints()
         self.trainer = trainer
-        return report
+        return repeated
 
-    def _restore(self, trainer: Trainer) -> Report | None:
-        """Brings a restarted trial to where its files are; returns the report made there."""
+    def _restore(self, trainer: Trainer) -> list[Report]:
+        """Brings a restarted trial to where its files are.
+
+        Returns:
+            The reports before that which the driver does not have, and the one made there.
+        """
         cloned_at = self.assignment.get("cloned_at")
         copied = None if cloned_at is None else adopt(self.files, trainer, cloned_at)
         report, refused = self.files.restore(trainer)
@@ -167,10 +207,10 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             refused.append(str(error))
         self.note = "; ".join([*refused, *([copied] if copied else [])]) or None
         if report is None:
-            return None
-        times = ("train_seconds", "eval_seconds")  # not spent by this attempt
-        metrics = {name: v for name, v in report.metrics.items() if name not in times}
-        return replace(report, metrics=metrics)
+            return []
+        reported = self.assignment.get("reported", 0)
+        lost = [each for each in trainer.earlier_reports() if each.iteration > reported]
+        return [_without_times(each) for each in (*lost, report)]
 
     def _cpus(self) -> int:
         return max(1, int(self._granted("CPU")))
@@ -228,6 +268,13 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to do, see `save_checkpoint`."""
+
+
+def _without_times(report: Report) -> Report:
+    """A report of another attempt: this one has not spent the time."""
+    times = ("train_seconds", "eval_seconds")
+    metrics = {name: v for name, v in report.metrics.items() if name not in times}
+    return replace(report, metrics=metrics)
 
 
 def _checkpoint_due(config: TrainingConfig, number: int, *, improved: bool) -> bool:

@@ -14,23 +14,33 @@ trial, which may be run again (``python -m tuning retry``).
 A worker that was given up, because its host was cut off or its storage hung, may come back and
 write on. So an attempt takes the trial over by its number, and an earlier one is refused from there
 on, just before a file of its would take its name (a fence, as locks of distributed systems have).
+
+While the storage is away, everything here waits for it, within the bounds of `patiently`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from model.checkpoint import read_checkpoint, write_checkpoint
 from model.errors import CheckpointError, StorageError
 from model.files import atomic_write, storage_errors
 from model.training import Report, Trainer
+from tuning.experiment import MANIFEST
+from tuning.storage.patience import patiently
+from tuning.storage.place import AnyPath
+from tuning.storage.remote_path import RemotePath, is_transient
+
+T = TypeVar("T")
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
+_LEFTOVER = re.compile(rf"{_CHECKPOINT.pattern}|clone-.*\.pt|\.tmp-.*")
 _KEPT = 2
 
 
@@ -43,12 +53,18 @@ class TrialFiles:
         attempt: Which attempt at it writes here, from 1; None where there are no others.
     """
 
-    def __init__(self, experiment: Path, trial: int, attempt: int | None = None) -> None:
+    def __init__(self, experiment: AnyPath, trial: int, attempt: int | None = None) -> None:
         self.attempt = attempt
         self.directory = experiment / "trials" / f"{trial:04d}"
+        # An attempt is one of a search, which has its manifest there.
+        self._anchor = None if attempt is None else experiment / MANIFEST
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Does something with these files, however often the storage is away meanwhile."""
+        return patiently(action, anchor=self._anchor, also=is_transient)
 
     @property
-    def best(self) -> Path:
+    def best(self) -> AnyPath:
         """Weights at the best report so far."""
         return self.directory / "best.pt"
 
@@ -59,40 +75,46 @@ class TrialFiles:
             StorageError: where that cannot be written, or a later attempt has taken over before.
         """
         if self.attempt is not None and self.attempt > 1:
-            self._refuse_if_superseded()
-            atomic_write(self._owner, str(self.attempt).encode())
+            self.patiently(self._take_over)
+
+    def _take_over(self) -> None:
+        self._refuse_if_superseded()
+        self._make_directory()
+        atomic_write(self._owner, str(self.attempt).encode(), parents=False)
 
     @property
-    def _owner(self) -> Path:
+    def _owner(self) -> AnyPath:
         return self.directory / "attempt"
 
     def _refuse_if_superseded(self) -> None:
         if self.attempt is None:
             return
-        try:
+        owner = 0
+        with storage_errors(self._owner, "read"), suppress(FileNotFoundError, ValueError):
             owner = int(self._owner.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # none, or not to be read: then nobody is kept out
-            return
         if owner > self.attempt:
             raise StorageError(
                 f"{self.directory}: attempt {owner} goes on with this trial; attempt "
                 f"{self.attempt} was given up, and writes nothing any more."
             )
 
-    def checkpoint(self, iteration: int) -> Path:
+    def checkpoint(self, iteration: int) -> AnyPath:
         """Where the checkpoint of an iteration is, if there is one."""
         return self.directory / f"checkpoint-{iteration:08d}.pt"
 
-    def clone(self, iteration: int) -> Path:
+    def clone(self, iteration: int) -> AnyPath:
         """Another trial's checkpoint, kept to go on from at an iteration of this one."""
         return self.directory / f"clone-{iteration:08d}.pt"
 
-    def checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[AnyPath]:
         """Checkpoints there are, the newest first."""
-        if not self.directory.is_dir():
+        return checkpoints_among(self._contents())
+
+    def _contents(self) -> list[AnyPath]:
+        try:
+            return list(self.directory.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        found = [p for p in self.directory.iterdir() if _CHECKPOINT.fullmatch(p.name)]
-        return sorted(found, reverse=True)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Writes a checkpoint, of `Trainer.state`, and removes all but the newest two.
@@ -101,12 +123,26 @@ class TrialFiles:
             StorageError: where it cannot be written, or a later attempt has taken over; the older
                 ones are left as they were.
         """
-        self._make_directory()
-        path = self.checkpoint(state["iteration"])
-        write_checkpoint(path, state, self._refuse_if_superseded)
+        self.patiently(lambda: self._save(state))
+
+    def _save(self, state: Mapping[str, Any]) -> None:
+        self._write(self.checkpoint(state["iteration"]), state)
         with storage_errors(self.directory, "removed"):
             for old in self.checkpoints()[_KEPT:]:
                 old.unlink(missing_ok=True)
+
+    def _write(self, path: AnyPath, contents: Mapping[str, Any]) -> None:
+        self._make_directory()
+        write_checkpoint(path, contents, self._refuse_if_superseded, parents=False)
+
+    def _make_directory(self) -> None:
+        """Makes no more than ours and the trials': the storage may have gone away meanwhile."""
+        with storage_errors(self.directory):
+            try:
+                self.directory.mkdir(exist_ok=True)
+            except FileNotFoundError:
+                self.directory.parent.mkdir(parents=self._anchor is None, exist_ok=True)
+                self.directory.mkdir(exist_ok=True)
 
     def save_best(self, weights: Mapping[str, Any]) -> None:
         """Writes weights, of `Trainer.weights`, as the best ones.
@@ -115,8 +151,7 @@ class TrialFiles:
             StorageError: where they cannot be written, or a later attempt has taken over; the older
                 ones are left as they were.
         """
-        self._make_directory()
-        write_checkpoint(self.best, weights, self._refuse_if_superseded)
+        self.patiently(lambda: self._write(self.best, weights))
 
     def best_metrics(self) -> dict[str, Any]:
         """The figures that the best weights have; none where there are no weights.
@@ -124,11 +159,8 @@ class TrialFiles:
         Raises:
             CheckpointError: where the file is damaged.
         """
-        return dict(read_checkpoint(self.best)["metrics"]) if self.best.exists() else {}
-
-    def _make_directory(self) -> None:
-        with storage_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+        there = self.patiently(self.best.exists)
+        return dict(self.patiently(lambda: read_checkpoint(self.best))["metrics"]) if there else {}
 
     def restore(self, trainer: Trainer) -> tuple[Report | None, list[str]]:
         """Brings a trainer to the newest whole checkpoint.
@@ -138,9 +170,9 @@ class TrialFiles:
             checkpoints were refused as damaged.
         """
         refused: list[str] = []
-        for checkpoint in self.checkpoints():
+        for checkpoint in self.patiently(self.checkpoints):
             try:
-                return trainer.restore(checkpoint), refused
+                return self.patiently(partial(trainer.restore, checkpoint)), refused
             except CheckpointError as error:
                 refused.append(str(error))
         return None, refused
@@ -154,11 +186,13 @@ class TrialFiles:
         Raises:
             StorageError: where it cannot be kept.
         """
-        self._make_directory()
-        kept = self.clone(iteration)
+        return self.patiently(lambda: self._keep_clone(source, self.clone(iteration)))
+
+    def _keep_clone(self, source: TrialFiles, kept: AnyPath) -> bool:
+        with storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         for checkpoint in source.checkpoints():
             with storage_errors(kept), suppress(FileNotFoundError):  # replaced by a newer one
-                kept.unlink(missing_ok=True)
                 _link(checkpoint, kept)
                 return True
         return False
@@ -166,13 +200,17 @@ class TrialFiles:
     def remove_checkpoints(self) -> None:
         """Removes what is only needed to go on; the best weights stay."""
         with suppress(OSError):  # they are in nobody's way
-            others = (*self.directory.glob("clone-*.pt"), *self.directory.glob(".tmp-*"))
-            for leftover in (*self.checkpoints(), *others):
-                leftover.unlink(missing_ok=True)
+            for path in leftovers_among(self._contents()):
+                path.unlink(missing_ok=True)
 
 
-def _link(existing: Path, new: Path) -> None:
-    """Gives a file a second name; where the file system has no such thing, a copy."""
+def _link(existing: AnyPath, new: AnyPath) -> None:
+    """Gives a file a second name; where the storage has no such thing, a copy."""
+    if isinstance(existing, RemotePath) or isinstance(new, RemotePath):
+        assert isinstance(existing, RemotePath) and isinstance(new, RemotePath)
+        existing.copy_to(new)
+        return
+    new.unlink(missing_ok=True)
     try:
         os.link(existing, new)
     except FileNotFoundError:
@@ -181,6 +219,39 @@ def _link(existing: Path, new: Path) -> None:
         atomic_write(new, existing.read_bytes())
 
 
-def best_file(experiment: Path, trial: int) -> Path:
+def checkpoints_among(files: Iterable[AnyPath]) -> list[AnyPath]:
+    """The checkpoints among files of a trial, the newest first."""
+    found = [path for path in files if _CHECKPOINT.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def leftovers_among(files: Iterable[AnyPath]) -> list[AnyPath]:
+    """What of a trial's files is only needed to go on with it."""
+    return [path for path in files if _LEFTOVER.fullmatch(path.name)]
+
+
+def contents_of_trials(experiment: AnyPath) -> Callable[[int], list[AnyPath]]:
+    """Gives the files of one trial after another; on an object store all are listed at once.
+
+    Raises:
+        StorageError: where an object store cannot be read.
+    """
+    if isinstance(experiment, RemotePath):
+        listed: dict[RemotePath, list[AnyPath]] = defaultdict(list)
+        with storage_errors(experiment, "read"):
+            for path, _ in (experiment / "trials").walk():
+                listed[path.parent].append(path)
+        return lambda trial: listed[experiment / "trials" / f"{trial:04d}"]
+
+    def listed_here(trial: int) -> list[AnyPath]:
+        try:
+            return TrialFiles(experiment, trial)._contents()
+        except OSError:  # a directory that we may not look into
+            return []
+
+    return listed_here
+
+
+def best_file(experiment: AnyPath, trial: int) -> AnyPath:
     """Where the best weights of a trial are, if it has any."""
     return TrialFiles(experiment, trial).best

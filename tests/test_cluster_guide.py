@@ -1,0 +1,221 @@
+"""docs/cluster.md is executed: what one machine can run is run, the rest meets the real parsers."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis import Results
+from tests.conftest import exit_status
+from tests.tuning.jobs_support import ROOT, Head
+
+TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+#: Indented lines that are no commands: what a program prints, and variables to set.
+OUTPUT = ("node ", "the same one on every node", "RAY_")
+#: Said by the guide, checked by nobody here: they are of no package that is installed.
+FOREIGN = ("cd", "chmod", "export", "helm", "docker")
+DASHBOARD, STORAGE = "http://127.0.0.1:8265", "/mnt/runs"
+
+
+def commands(program=""):
+    """The words of every command in an indented block, those of one program alone if one is named.
+
+    What is optional, in brackets, is taken in.
+    """
+    text = re.sub(r"\\\n +", "", TEXT)  # continued lines
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    found = [
+        shlex.split(line.replace("[--", "--").replace("]", ""), comments=True)
+        for line in lines
+        if not line.startswith(OUTPUT)
+    ]
+    return [words for words in found if words[: len(program.split())] == program.split()]
+
+
+def inline(program):
+    """The words of the commands of a program in the running text, those that have arguments."""
+    spans = re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", re.sub(r"^    .*$", "", TEXT, flags=re.M))
+    found = [shlex.split(span) for span in spans if span.startswith(f"{program} ")]
+    return [words for words in found if len(words) > 2]
+
+
+# The spelling of all of them
+
+
+def test_every_command_has_somebody_who_checks_it():
+    known = {"python", "ray", "kubectl", *FOREIGN}
+    programs = {words[0] for words in commands()}
+    assert {"python", "ray", "kubectl"} <= programs
+    assert programs <= known, "see which test here is to check it"
+
+
+@pytest.mark.parametrize("words", commands("python"), ids=" ".join)
+def test_our_own(words):
+    from analysis.__main__ import _parser as analysis
+    from tuning.__main__ import _parser as tuning
+
+    assert words[1] == "-m", "a script: see that it exists"
+    parsers = {"analysis": analysis, "tuning": tuning}
+    if words[2] in parsers:
+        parsers[words[2]]().parse_args(words[3:])  # ends the process where a word is wrong
+    else:
+        assert find_spec(words[2]) is not None
+
+
+def test_scripts_are_there():
+    scripts = [words[1] for words in inline("python") if words[1] != "-m"]
+    scripts += re.findall(r"`python (\S+\.py)`", TEXT)
+    assert scripts
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+@pytest.mark.parametrize("words", [*commands("ray"), *inline("ray")], ids=" ".join)
+def test_rays(words):
+    from ray.scripts.scripts import cli
+
+    name, *arguments = words[1:]
+    arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
+    cli.commands[name].make_context(name, list(arguments))
+    files = [word for word in arguments if word.endswith(".yaml")]
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    assert files or name in ("get-auth-token", "start")
+
+
+def test_files_of_kubernetes():
+    files = [
+        words[i + 1]
+        for words in [*commands("kubectl apply"), *commands("docker build")]
+        for i, word in enumerate(words)
+        if word == "-f"
+    ]
+    assert "deploy/kubernetes/ray-job.yaml" in files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
+def test_names_in_kubernetes():
+    """A job's name is that of its RayJob; a cluster's service and Secret have the cluster's."""
+    manifests = [
+        manifest
+        for file in (ROOT / "deploy" / "kubernetes").glob("*.yaml")
+        for manifest in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    ]
+    names = {(each["kind"], each["metadata"]["name"]) for each in manifests}
+    jobs = [words[-1] for words in commands("kubectl logs")]
+    assert jobs
+    assert [job for job in jobs if ("RayJob", job.removeprefix("job/")) not in names] == []
+    clusters = re.findall(r"service/(\S+)-head-svc", TEXT) + re.findall(r"get secret (\S+)", TEXT)
+    assert len(clusters) == 2
+    assert [cluster for cluster in clusters if ("RayCluster", cluster) not in names] == []
+
+
+def test_the_project_lies_where_the_next_command_looks():
+    (home,) = {words[1] for words in commands("cd")}
+    copied = {words[4] for words in commands("ray rsync-up")}
+    assert f"{home.removeprefix('~/')}/" in copied
+
+
+def test_the_version_to_install_is_the_pinned_one():
+    from tests.deploy.files import unpinned
+
+    assert "pip install 'ray[default]==" in TEXT
+    assert unpinned(re.sub("`", "\n", TEXT)) == []
+
+
+# Those that one machine can run
+
+
+@pytest.fixture(scope="module")
+def head():
+    pytest.importorskip("aiohttp", reason="jobs need ray[default]")
+    head = Head()
+    shutil.copytree(ROOT / "configs", head.project / "configs")
+    try:
+        head.wait()
+        yield head
+    finally:
+        head.close()
+
+
+def here(head, program, *more, **instead):
+    """The guide's command as it is run here: the cluster's addresses and storage are ours.
+
+    Args:
+        head: Our cluster.
+        program: The command's first words; it is the first one that has them.
+        more: Options that make the search small; they come last and win.
+        instead: Words to replace.
+    """
+    words = commands(f"python -m tuning {program}")[0][3:]
+    ours = {DASHBOARD: head.address, "auto": head.cluster, STORAGE: str(head.runs)}
+    return [(ours | instead).get(word, word) for word in words] + list(more)
+
+
+SMALL = ("--trials=2", "--set=iterations=60", "--set=report_every=10", "--wandb=disabled")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+class TestRun:
+    def test_the_token(self, tmp_path):
+        """By the guide's own lines, in a shell."""
+        (lines,) = re.findall(r"^    ray get-auth-token .*\n    chmod .*$", TEXT, re.MULTILINE)
+        outer = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}:{outer['PATH']}"
+        subprocess.run(
+            ["bash", "-ec", lines], env=outer | {"HOME": str(tmp_path), "PATH": path}, check=True
+        )
+        token = tmp_path / ".ray" / "auth_token"
+        assert len(token.read_text()) >= 32
+        assert token.stat().st_mode & 0o077 == 0
+
+    def test_from_your_own_machine(self, head):
+        """Submitted, looked at, stopped, gone on with, followed, fetched."""
+        storage = f"--storage={head.runs}"
+        said, statuses = head.run(
+            here(head, "submit configs/demo.yaml", "--no-follow", storage, *SMALL),
+            ["wait", head.runs / "demo" / "journal"],
+            here(head, "status --address"),
+            here(head, "status demo --address"),
+            here(head, "stop"),
+            here(head, "submit --resume", storage),
+            here(head, "status demo --follow"),
+            here(head, "fetch"),
+        )
+        assert statuses == [0] * 7, said
+        assert said.count("stopping job demo-run-") == 1
+        assert "fetched: runs/demo (" in said
+        results = Results.open(head.project / "runs" / "demo")
+        assert results.trials["state"].isin(["finished", "stopped"]).all()
+        assert len(results.trials) == 2
+
+    def test_on_the_head(self, head):
+        """With the cluster's own address; a machine with no GPU has no part of one to give."""
+        smaller = {"configs/cornell_random.yaml": "configs/demo.yaml", "0.5": "0"}
+        said, statuses = head.run(
+            here(head, "run", *SMALL, **smaller),
+            here(head, "logs", **{"demo": "cornell", "3": "1"}),
+        )
+        assert statuses == [0, 0], said
+        assert f"finished: {head.runs}/cornell" in said
+        worker = re.search(r"^attempt 1 on (\S+):\d+: iteration ", said, re.MULTILINE)
+        assert worker is not None, said
+        assert f"\nnode {worker[1]}: {head.place}/ray/session_" in said
+
+    def test_afterwards(self, head, capsys):
+        from analysis.__main__ import main
+
+        (words,) = commands("python -m analysis nodes")
+        assert exit_status(main, *words[3:], "--storage", head.project / "runs") == 0
+        said = capsys.readouterr().out
+        results = Results.open(head.project / "runs" / "demo")
+        workers = {row.worker.rpartition(":")[0] for row in results.rows if row.worker}
+        assert workers
+        assert all(worker in said for worker in workers)

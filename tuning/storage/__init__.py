@@ -1,0 +1,1 @@
+"""Where experiments are kept, and what is done when it is away."""

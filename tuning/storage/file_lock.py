@@ -1,0 +1,65 @@
+"""The right to write into a directory, for one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from pathlib import Path
+from typing import IO
+
+from model.errors import ExperimentError, StorageError
+from model.files import reason_of, storage_errors
+
+_LOCK = ".lock"
+
+
+def lock_directory(directory: Path) -> IO[str]:
+    """Takes the right to write; it is given back when the file is closed or we die.
+
+    Raises:
+        ExperimentError: where another process has it.
+        StorageError: where the file system has no locks.
+    """
+    with storage_errors(directory):
+        file = (directory / _LOCK).open("a+", encoding="utf-8")
+    try:
+        _take(file)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise ExperimentError(f"{directory}: is being run by {owner}.") from None
+    except OSError as error:
+        file.close()
+        reason = f"cannot be locked: {reason_of(error)}; choose another --storage."
+        raise StorageError(f"{directory}: {reason}") from error
+    file.truncate(0)
+    file.write(f"{platform.node()}, process {os.getpid()}")
+    file.flush()
+    return file
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process has the right to write now."""
+    try:
+        with (directory / _LOCK).open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # never locked, or the file system has no locks
+        return False
+    return False
+
+
+def _take(file: IO[str], patience: float = 0.5) -> None:
+    """Locks a file; `is_locked` of another process may hold it for an instant."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
