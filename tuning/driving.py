@@ -28,7 +28,7 @@ from tuning.experiment import Experiment
 from tuning.head_watch import STARTED_ANEW, HeadWatch, is_of_new_head
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.journal.row import INTERRUPTED, TIME_BUDGET
-from tuning.journal.segments import SEGMENT_ROWS, SENT_SEGMENT_ROWS
+from tuning.journal.segments import SENT_SEGMENT_ROWS
 from tuning.preflight.node_types import growth
 from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
@@ -86,7 +86,7 @@ class Driver:
         return coordinator
 
     def _journal(self, next_seq: int) -> Journal:
-        rows = SEGMENT_ROWS if self.mirror is None else SENT_SEGMENT_ROWS
+        rows = None if self.mirror is None else SENT_SEGMENT_ROWS
         return Journal(self.experiment.journal, next_seq, rows)
 
     def _keep_weights(self, source: int, trial: int, iteration: int) -> None:

@@ -35,7 +35,7 @@ class Journal:
     Args:
         directory: The journal's directory; made if it is not there, where the experiment is.
         next_seq: Sequence number of the next row: the number of rows already there.
-        segment_rows: Rows after which a new segment is begun.
+        segment_rows: Rows after which a new segment is begun; None for `SEGMENT_ROWS`.
 
     Attributes:
         on_wait: Is told in words that the storage is away, and that it is back.
@@ -45,11 +45,9 @@ class Journal:
         StorageError: here and in `append`, where nothing can be written.
     """
 
-    def __init__(
-        self, directory: Path, next_seq: int = 0, segment_rows: int = SEGMENT_ROWS
-    ) -> None:
+    def __init__(self, directory: Path, next_seq: int = 0, segment_rows: int | None = None) -> None:
         self.directory = directory
-        self.segment_rows = segment_rows
+        self.segment_rows = segment_rows or SEGMENT_ROWS
         self.next_seq = next_seq
         self.on_wait: Callable[[str], None] = lambda text: None
         self.stopped: Callable[[], bool] = lambda: False

@@ -34,8 +34,12 @@ NAME = "search"
 
 @pytest.fixture
 def sweep(tmp_path):
-    file = tmp_path / "sweep.yaml"
-    mapping = sweep_mapping(write_corpus(tmp_path), iterations=1200, report_every=40)
+    return write_sweep(tmp_path, iterations=60)
+
+
+def write_sweep(directory, **fields):
+    file = directory / "sweep.yaml"
+    mapping = sweep_mapping(write_corpus(directory), **fields)
     file.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     return file
 
@@ -67,8 +71,9 @@ def check_whole(results, remote):
 
 
 def test_a_hanging_store_a_killed_driver_and_its_machine_lost(
-    remote, sweep, store, monkeypatch, tmp_path, ray_directory
+    remote, store, monkeypatch, tmp_path, ray_directory
 ):
+    sweep = write_sweep(tmp_path, iterations=900, report_every=30)  # it takes a while
     options = ("--storage", remote, "--concurrency", 2, "--wandb", "disabled")
     search = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
     copy = copy_of(remote / NAME)
