@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from tuning.coordinator import Coordinator, Listener
 from tuning.environment import versions
 from tuning.experiment import Experiment
 from tuning.head_watch import STARTED_ANEW, HeadWatch, is_of_new_head
+from tuning.interrupts import Interrupts
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.journal.row import INTERRUPTED, TIME_BUDGET
 from tuning.journal.segments import SENT_SEGMENT_ROWS
@@ -43,8 +41,6 @@ from tuning.view import LiveView, duration
 
 #: Ends after which a trial never runs again, unless from its start: nothing to go on from is kept.
 _FINAL = frozenset(STATES) - {"failed"}
-#: What asks a search to stop: Ctrl-C, and what schedulers of machines send.
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Driver:
@@ -163,7 +159,7 @@ class Driver:
             f"python -m tuning resume {self.experiment.place}{option}"
         )
 
-    def _end_without_head(self, view: LiveView, interrupts: _Interrupts, why: str) -> None:
+    def _end_without_head(self, view: LiveView, interrupts: Interrupts, why: str) -> None:
         """Ends this process, see ``tuning.head_watch``.
 
         Nothing is tidied up, as where the process is killed: whoever tries to waits for the head.
@@ -222,7 +218,7 @@ class Driver:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         # All workers start at once; how many assignments are out is the adapter's to limit.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_AT_ONCE)
-        interrupts = _Interrupts(view)
+        interrupts = Interrupts(view)
         concurrency.on_change = view.concurrency_changed
         journal = self.coordinator.journal
         journal.on_wait, journal.stopped = view.note, lambda: interrupts.stopping
@@ -296,48 +292,3 @@ class _CheckpointRemover:
         """Called with every new row."""
         if row.trial is not None and row.state in _FINAL:
             self.remove(row.trial)
-
-
-class _Interrupts:
-    """Says something at the first Ctrl-C, for Ray takes seconds to stop its workers.
-
-    Ray Tune puts its own handler in place when its loop begins; ours goes before it then. SIGTERM
-    (of Slurm, Kubernetes, Ray Jobs, systemd) is taken like Ctrl-C.
-    """
-
-    def __init__(self, view: LiveView) -> None:
-        self.view = view
-        self.originals: dict[int, Any] = {}
-        self.announced = False
-        self.stopping = False
-
-    def __enter__(self) -> None:
-        self.originals = {number: signal.getsignal(number) for number in _STOPPING}
-
-    def announce(self) -> None:
-        """Called within Ray's loop: puts our handler before Ray's, once."""
-        if self.announced or threading.current_thread() is not threading.main_thread():
-            return
-        self.announced = True
-        rays = signal.getsignal(signal.SIGINT)
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.stopping = True  # who waits for the storage waits no longer
-            self.view.note("stopping, everything is kept; Ctrl-C again stops at once")
-            if callable(rays):
-                rays(number, frame)  # stops its loop, and gives the signal back to `original`
-
-        for each in _STOPPING:
-            signal.signal(each, stop)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number, original in self.originals.items():
-            if original is not None:  # set by other than Python: it cannot be set again
-                signal.signal(number, original)

@@ -28,6 +28,7 @@ from tuning.storage.session import (
     Session,
     beat,
     begin_session,
+    check_ours,
     read_session,
     write_session,
 )
@@ -138,10 +139,12 @@ class Mirror:
         with self._lock:
             then, self._then = self._then, []
         states = dict(self._states())
-        for name, state in states.items():
-            if self._sent.get(name) != state:
-                self._send(name)
-                self._sent[name] = state
+        changed = [name for name, state in states.items() if self._sent.get(name) != state]
+        if changed:
+            self._check_ours()  # we may have slept, and somebody else gone on
+        for name in changed:
+            self._send(name)
+            self._sent[name] = states[name]
         gone = [name for name in self._sent if name not in states and name not in self.names]
         with storage_errors(self.remote, "removed"):  # segments that were compacted
             for name in gone:
@@ -149,6 +152,10 @@ class Mirror:
                 del self._sent[name]
         for action in then:
             action()
+
+    def _check_ours(self) -> None:
+        with storage_errors(self.remote, "read"):
+            self._patiently(lambda: check_ours(self.remote, self._session))
 
     def _send(self, name: str) -> None:
         file, there = self.copy / name, self.remote / name

@@ -107,11 +107,11 @@ def is_alive(experiment: RemotePath) -> bool:
     return False
 
 
-def beat(experiment: RemotePath, session: Session) -> Session:
-    """Says that a session lives.
+def check_ours(experiment: RemotePath, session: Session) -> None:
+    """Refuses to go on where another driver has taken over: it took us for dead.
 
     Raises:
-        ExperimentError: where another driver has taken over: it took us for dead.
+        ExperimentError: saying who has.
         OSError: where the object store does not answer.
     """
     found = read_session(experiment)
@@ -120,6 +120,16 @@ def beat(experiment: RemotePath, session: Session) -> Session:
             f"{experiment}: was taken over by {found.owner}, for nothing was heard of this driver "
             f"for {DEAD_SECONDS:g} s; what it did since is not kept."
         )
+
+
+def beat(experiment: RemotePath, session: Session) -> Session:
+    """Says that a session lives.
+
+    Raises:
+        ExperimentError: as `check_ours`.
+        OSError: where the object store does not answer.
+    """
+    check_ours(experiment, session)
     session = replace(session, beat=session.beat + 1)
     write_session(experiment, session)
     return session

@@ -151,6 +151,19 @@ class TestMirror:
         with pytest.raises(ExperimentError, match="was taken over by"):
             mirror.close()
 
+    def test_a_driver_that_slept_sends_nothing_over_what_another_has_done(
+        self, experiment, copy, monkeypatch
+    ):
+        monkeypatch.setattr(tuning.storage.mirror, "INTERVAL_SECONDS", 1e9)
+        mirror = Mirror(experiment, copy, NAMES)
+        begin_session(experiment, None, None)
+        (experiment / "journal" / "000001.jsonl").write(b"of the other driver")
+        Journal(copy / "journal").append(Row(kind="session", reason="late"))
+        with pytest.raises(ExperimentError, match="was taken over by"):
+            mirror._push()
+        assert (experiment / "journal" / "000001.jsonl").read_bytes() == b"of the other driver"
+        mirror._ending.set()
+
     def test_a_store_that_hangs_for_a_while(self, experiment, copy, store, monkeypatch):
         monkeypatch.setattr(tuning.storage.remote_path, "_REQUEST_SECONDS", 1.0)
         mirror, said = Mirror(experiment, copy, NAMES), []
@@ -175,7 +188,7 @@ class TestMirror:
         mirror.remote = away
         Journal(copy / "journal").append(Row(kind="session", reason="left behind"))
         wait_until(lambda: not mirror._thread.is_alive())
-        with pytest.raises(StorageError, match="cannot be written: .*NETWORK_CONNECTION"):
+        with pytest.raises(StorageError, match="cannot be read: .*NETWORK_CONNECTION"):
             mirror.heard(Row(kind="session"))
         Mirror(experiment, copy, NAMES).close()
         assert b"left behind" in (experiment / "journal" / "000001.jsonl").read_bytes()
