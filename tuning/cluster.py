@@ -164,7 +164,7 @@ def runtime_environment() -> dict[str, Any]:
     """Ships our packages to the workers, without data, experiments or secrets."""
     return {
         "py_modules": [str(ROOT / package) for package in _SHIPPED],
-        "excludes": ["__pycache__"],
+        "excludes": ["__pycache__", ".*"],  # what begins with a dot may be secret
         "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
     }
 

@@ -33,6 +33,8 @@ from tuning.trial_record import Assignment, Copy, TrialRecord
 __all__ = ["Assignment", "Coordinator", "Listener", "Objective", "TrialRecord"]
 
 _LOGGER = logging.getLogger(__name__)
+#: Attempts lost with their nodes, without progress, after which a trial is given up.
+MOST_LOSSES = 10
 #: A search ends when this many trials failed and none ever reported.
 HOPELESS = 3
 
@@ -58,6 +60,7 @@ class Coordinator:
     Attributes:
         target: How many trials to run, extensions included.
         target_reached: Whether a trial is as good as the objectives' targets.
+        check: Called before every row is written; raises where the search must not go on.
         keep_weights: Called with (source, trial, iteration) before a trial takes over another's
             weights: it is to keep the source's newest checkpoint for the trial.
     """
@@ -82,6 +85,7 @@ class Coordinator:
         self.listeners: list[Listener] = []
         self.target_reached = False
         self.keep_weights: Callable[[int, int, int], None] = lambda source, trial, iteration: None
+        self.check: Callable[[], None] = lambda: None
         self._to_restart: deque[int] = deque()
         self._exhausted = False
 
@@ -246,7 +250,7 @@ class Coordinator:
         assert row.trial is not None and row.iteration is not None and row.decision is not None
         record = self.trials[row.trial]
         record.decisions[row.iteration] = row.decision
-        record.failures = 0
+        record.failures = record.losses = 0
         record.iteration = max(record.iteration, row.iteration)
         record.values = row.values
         self.target_reached = self._good_enough(record.values)
@@ -263,7 +267,8 @@ class Coordinator:
 
         Args:
             trial: Number of the trial.
-            reason: Why, in words; those of `BLAMELESS` do not count among the failures.
+            reason: Why, in words; those of `BLAMELESS` do not count among the failures, but
+                after `MOST_LOSSES` without progress it may be the trial that ends its nodes.
             retry: Whether another attempt could end otherwise.
 
         Raises:
@@ -273,7 +278,10 @@ class Coordinator:
         record = self.trials[trial]
         if record.state != "running" or trial in self._to_restart:
             return  # that attempt had ended before
-        enough = reason not in BLAMELESS and record.failures + 1 >= self.max_failures
+        if reason in BLAMELESS:
+            enough = record.losses + 1 >= MOST_LOSSES
+        else:
+            enough = record.failures + 1 >= self.max_failures
         final = enough or not retry
         state = "failed" if final else "running"
         row = self._write(replace(self._row("failed", trial), state=state, reason=reason))
@@ -294,7 +302,10 @@ class Coordinator:
 
     def _take_in_failure(self, row: Row) -> None:
         assert row.trial is not None
-        self.trials[row.trial].failures += row.reason not in BLAMELESS
+        if row.reason in BLAMELESS:
+            self.trials[row.trial].losses += 1
+        else:
+            self.trials[row.trial].failures += 1
         if row.state == "failed":
             self._end(row.trial, "failed")
 
@@ -370,7 +381,7 @@ class Coordinator:
     def _take_in_retry(self, row: Row) -> None:
         assert row.trial is not None
         record = self.trials[row.trial]
-        record.state, record.failures = "running", 0
+        record.state, record.failures, record.losses = "running", 0, 0
         # Where it ended it may go on this time: that report is judged anew.
         for iteration, decision in list(record.decisions.items()):
             if decision == Decision.STOP:
@@ -442,6 +453,7 @@ class Coordinator:
         )
 
     def _write(self, row: Row) -> Row:
+        self.check()
         return self.journal.append(row)
 
     def _tell(self, row: Row) -> None:

@@ -127,7 +127,7 @@ class Driver:
             ]
             if self.mirror is not None:
                 self.mirror.on_problem = view.note
-                listeners.append(self.mirror)
+                coordinator.check = self.mirror.check
             coordinator.listeners = listeners
             try:
                 self._fit(data, resources, concurrency, view)
@@ -222,6 +222,8 @@ class Driver:
         concurrency.on_change = view.concurrency_changed
         journal = self.coordinator.journal
         journal.on_wait, journal.stopped = view.note, lambda: interrupts.stopping
+        if self.mirror is not None:
+            self.mirror.stopped = journal.stopped
         stopper = BudgetStopper(self.budget, lambda: _announce_end(self.budget, view))
         search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
         with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
@@ -264,6 +266,7 @@ class Driver:
             DialogueTrainable,
             data=np.frombuffer(data.as_bytes(), dtype=np.uint8),  # once a node, read in place
             experiment=str(self.experiment.place),
+            session=0 if self.mirror is None else self.mirror.session,
             objectives=objectives,
             # A search with a target may end any trial at any report.
             stops_at=None if targets else scheduler.stops_at,

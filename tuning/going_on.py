@@ -59,6 +59,9 @@ def resume(
     budget = TimeBudget(time_budget, time.monotonic())
     experiment = Experiment.open(name, storage)
     if is_complete(experiment):
+        if experiment.remote is not None and not experiment.is_running():
+            with experiment.hold():  # sends what a killed driver did not
+                pass
         return experiment
     return _go_on(experiment, budget, address=address, concurrency=concurrency, wandb=wandb)
 

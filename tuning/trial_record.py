@@ -49,6 +49,7 @@ class TrialRecord:
         config: Searched and fixed fields.
         attempt: The current or last attempt.
         failures: Attempts that failed since the last new iteration; interruptions do not count.
+        losses: Attempts that were lost with their node since then.
         iteration: Highest iteration reported.
         values: Of each objective at the trial's best report, see `tuning.objective.best_values`;
             none before the first report.
@@ -61,6 +62,7 @@ class TrialRecord:
     config: dict[str, Any]
     attempt: int = 1
     failures: int = 0
+    losses: int = 0
     iteration: int = 0
     values: list[float | None] = field(default_factory=list)
     state: str = "running"

@@ -10,7 +10,7 @@ sweep=$2
 shift 2
 storage=${STORAGE:-/mnt/runs}
 
-if [ -d "$storage/$name" ]; then
+if [ -f "$storage/$name/experiment.json" ]; then
   exec python -m tuning resume "$name" --storage "$storage" --address auto
 fi
 exec python -m tuning run "$sweep" --name "$name" --storage "$storage" --address auto "$@"

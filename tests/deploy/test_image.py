@@ -72,9 +72,20 @@ def test_a_job_starts_its_search(search):
     )
 
 
-def test_a_job_that_starts_again_goes_on_with_it(search):
+def begin(storage):
+    (storage / "demo").mkdir(parents=True)
+    (storage / "demo" / "experiment.json").write_text("{}")
+
+
+def test_a_job_that_was_ended_before_its_search_began_starts_it(search):
     run, storage = search
     (storage / "demo").mkdir(parents=True)
+    assert "-m tuning run" in run()
+
+
+def test_a_job_that_starts_again_goes_on_with_it(search):
+    run, storage = search
+    begin(storage)
     assert run() == f"{ROOT}: -m tuning resume demo --storage {storage} --address auto"
 
 
@@ -84,7 +95,7 @@ def test_our_command_line_knows_what_it_is_told(search, again):
 
     run, storage = search
     if again:
-        (storage / "demo").mkdir(parents=True)
+        begin(storage)
     words = run().split()[3:]
     arguments = _parser().parse_args(words)
     assert arguments.address == "auto"

@@ -14,6 +14,7 @@ from tests.tuning.coordinator_support import (
     drive,
     summary,
 )
+from tuning.coordinator import MOST_LOSSES
 from tuning.journal import Journal, read_journal
 from tuning.journal.row import NODE_LOST, PREEMPTED
 from tuning.scheduling import Decision
@@ -121,6 +122,41 @@ def test_failures_are_retried_and_then_given_up(tmp_path):
     assert c.trials[0].state == "failed"
     reasons = [r.reason for r in read_journal(tmp_path).rows if r.kind == "failed"]
     assert reasons == ["ValueError: first", "ValueError: second"]
+
+
+def test_a_trial_whose_nodes_are_lost_again_and_again_is_given_up(tmp_path):
+    """It may be the one that ends them; progress begins the count anew."""
+    c = coordinator(tmp_path, trials=1)
+    for lost in range(1, 2 * MOST_LOSSES):
+        c.next_assignment()
+        if lost == MOST_LOSSES - 1:
+            c.report(0, 1, {"val_loss": 3.0})
+        c.failed(0, NODE_LOST)
+        if lost == MOST_LOSSES + 2:
+            c = coordinator(tmp_path, trials=1)  # a resume counts on
+    assert c.trials[0].state == "failed"
+    assert c.done
+    rows = [row for row in read_journal(tmp_path).rows if row.kind == "failed"]
+    assert len(rows) == 2 * MOST_LOSSES - 2
+
+
+def test_nothing_is_written_where_the_search_must_not_go_on(tmp_path):
+    c = coordinator(tmp_path, trials=2)
+    c.next_assignment()
+    before = len(read_journal(tmp_path).rows)
+
+    def refuse():
+        raise ExperimentError("was taken over")
+
+    c.check = refuse
+    for action in (
+        c.next_assignment,
+        lambda: c.report(0, 1, {"val_loss": 3.0}),
+        lambda: c.failed(0, "ValueError: x"),
+    ):
+        with pytest.raises(ExperimentError, match="was taken over"):
+            action()
+    assert len(read_journal(tmp_path).rows) == before
 
 
 @pytest.mark.parametrize("reason", [NODE_LOST, PREEMPTED])

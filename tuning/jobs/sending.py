@@ -104,7 +104,7 @@ def _weights_of(experiment: Experiment, trial: int) -> Path:
         return place
     assert experiment.remote is not None
     name = place.key.removeprefix(f"{experiment.remote.key}/")
-    fetch_file(experiment.remote, name)
+    fetch_file(experiment.remote, name, again=True)
     return experiment.path / name
 
 

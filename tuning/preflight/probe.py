@@ -85,8 +85,11 @@ def probe(
     problem = None
     if there and token is not None:
         drivers, own = mail_file(directory, token, DRIVER), mail_file(directory, token, name)
-        shared = name != DRIVER and _sees(drivers, token)
-        problem = _write(own, token, keep=shared or name == DRIVER)
+        if isinstance(directory, RemotePath):  # the reason comes first, and each try takes a while
+            problem = _write(own, token, keep=True)
+        shared = problem is None and name != DRIVER and _sees(drivers, token)
+        if not isinstance(directory, RemotePath):
+            problem = _write(own, token, keep=shared or name == DRIVER)
         if shared and not _exists(drivers):  # the driver waits for us no longer
             remove_mail(storage, token, name)
     temporary = _temporary()

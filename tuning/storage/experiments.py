@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from model.errors import ExperimentError
 from model.files import storage_errors
 from model.model_directory import valid_name
 from model.validation import did_you_mean
+from tuning.storage.file_lock import is_locked
 from tuning.storage.place import AnyPath, is_uri, place
 from tuning.storage.remote_path import RemotePath, modified
 
@@ -91,17 +93,22 @@ def check_free(path: Path, remote: RemotePath | None, leftovers: Collection[str]
         ExperimentError: saying what is there.
         StorageError: where that cannot be found out.
     """
-    for there in (remote or path, path):
-        with storage_errors(there, "read"):
-            taken = (there / MANIFEST).exists()
-        if taken:
-            raise ExperimentError(
-                f"{there}: exists already; choose another --name, "
-                f"or go on with it: python -m tuning resume {path.name}"
-            )
+    there = remote or path
+    with storage_errors(there, "read"):
+        taken = (there / MANIFEST).exists()
+    if taken:
+        raise ExperimentError(
+            f"{there}: exists already; choose another --name, "
+            f"or go on with it: python -m tuning resume {path.name}"
+        )
+    if remote is not None:  # what is here is the copy of one that is there no more, or never was
+        if is_locked(path):
+            raise ExperimentError(f"{there}: is being run on this machine; choose another --name.")
+        shutil.rmtree(path, ignore_errors=True)
+        return
     with storage_errors(path):
         found = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    if found - set(leftovers):
+    if {name for name in found if not name.startswith(".")} - set(leftovers):
         raise ExperimentError(
             f"{path}: holds files, but is no experiment; remove it, or choose another --name."
         )

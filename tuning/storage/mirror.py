@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from model.errors import DialogueTuneError
+from model.errors import DialogueTuneError, StorageError
 from model.files import storage_errors
-from tuning.journal.row import Row
 from tuning.storage.patience import patiently
 from tuning.storage.remote_path import RemotePath, is_transient
 from tuning.storage.session import (
@@ -29,6 +28,7 @@ from tuning.storage.session import (
     beat,
     begin_session,
     check_ours,
+    new_session,
     read_session,
     write_session,
 )
@@ -37,12 +37,18 @@ from tuning.storage.working_copy import (
     bring_up_to_date,
     files_below,
     keep_token,
+    lacks_some,
     own_token,
 )
 
 #: Seconds between two looks at what has changed.
 INTERVAL_SECONDS = 2.0
+#: Ending of files that are written anew as a whole.
+_REWRITTEN = ".parquet"
 T = TypeVar("T")
+#: Size and time.
+_State = tuple[int, int]
+_NOWHERE: _State = (-1, -1)
 
 
 class Mirror:
@@ -55,6 +61,7 @@ class Mirror:
 
     Attributes:
         on_problem: Hears that the storage is away, and that it is back.
+        stopped: Is asked, while it is away, whether to give up early.
 
     Raises:
         ExperimentError: where another driver has it.
@@ -64,28 +71,34 @@ class Mirror:
     def __init__(self, remote: RemotePath, copy: Path, names: Sequence[str]) -> None:
         self.remote, self.copy, self.names = remote, copy, names
         self.on_problem: Callable[[str], None] = lambda text: None
+        self.stopped: Callable[[], bool] = lambda: False
         self._error: DialogueTuneError | None = None
-        self._sent: dict[str, int] = {}
+        self._sent: dict[str, _State] = {}
         self._then: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._ending = threading.Event()
-        with storage_errors(remote):
-            self._session = self._patiently(self._begin)
-            self._patiently(self._find_sent)
+        self._new = new_session()
+        self._session = self._patiently(self._begin)
+        self._patiently(self._find_sent)
         self._push()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
         self._thread.start()
 
     def _begin(self) -> Session:
         own, found = own_token(self.copy), read_session(self.remote)
-        session = begin_session(self.remote, found, own)
-        if found is not None and found.token != own:
+        session = begin_session(self.remote, self._new, found, own)
+        if found is not None and (found.token != own or lacks_some(self.remote, self.copy)):
             bring_up_to_date(self.remote, self.copy)
         keep_token(self.copy, session)
         return session
 
-    def heard(self, row: Row) -> None:
-        """Called with every new row; ends the search where nothing can be sent any more.
+    @property
+    def session(self) -> int:
+        """Number of our session, from 1."""
+        return self._session.number
+
+    def check(self) -> None:
+        """Called before every new row; ends the search where nothing can be sent any more.
 
         Raises:
             StorageError: the object store was away for too long.
@@ -111,9 +124,11 @@ class Mirror:
         if self._error is not None:
             raise self._error
         self._push()
-        with storage_errors(self.remote):
-            ended = replace(self._session, ended=True)
-            self._patiently(lambda: write_session(self.remote, ended))
+        self._patiently(self._end)
+
+    def _end(self) -> None:
+        check_ours(self.remote, self._session)
+        write_session(self.remote, replace(self._session, ended=True))
 
     def _run(self) -> None:
         beaten = time.monotonic()
@@ -121,15 +136,22 @@ class Mirror:
             try:
                 self._push()
                 if time.monotonic() - beaten >= BEAT_SECONDS:
-                    with storage_errors(self.remote):
-                        self._session = self._patiently(lambda: beat(self.remote, self._session))
+                    self._session = self._patiently(lambda: beat(self.remote, self._session))
                     beaten = time.monotonic()
             except DialogueTuneError as error:
                 self._error = error
                 return
+            except Exception as error:  # the search must not go on with nobody sending
+                self._error = StorageError(f"{self.remote}: cannot be kept up to date: {error}")
+                self._error.__cause__ = error
+                return
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        return patiently(action, also=is_transient, on_wait=self._say)
+        with storage_errors(self.remote):
+            return patiently(action, also=is_transient, on_wait=self._say, stopped=self._stopped)
+
+    def _stopped(self) -> bool:
+        return self.stopped()
 
     def _say(self, text: str) -> None:
         self.on_problem(text)
@@ -139,43 +161,45 @@ class Mirror:
         with self._lock:
             then, self._then = self._then, []
         states = dict(self._states())
-        changed = [name for name, state in states.items() if self._sent.get(name) != state]
-        if changed:
-            self._check_ours()  # we may have slept, and somebody else gone on
-        for name in changed:
-            self._send(name)
-            self._sent[name] = states[name]
-        gone = [name for name in self._sent if name not in states and name not in self.names]
-        with storage_errors(self.remote, "removed"):  # segments that were compacted
-            for name in gone:
-                self._patiently(partial((self.remote / name).unlink, missing_ok=True))
-                del self._sent[name]
+        for name, state in states.items():
+            if self._sent.get(name) != state:
+                self._patiently(partial(self._send, name))
+                self._sent[name] = state
+        for name in [name for name in self._sent if name not in states]:
+            if name not in self.names:  # a segment that was compacted
+                self._patiently(partial(self._remove, name))
+            del self._sent[name]
         for action in then:
             action()
 
-    def _check_ours(self) -> None:
-        with storage_errors(self.remote, "read"):
-            self._patiently(lambda: check_ours(self.remote, self._session))
-
     def _send(self, name: str) -> None:
-        file, there = self.copy / name, self.remote / name
         with suppress(FileNotFoundError):  # compacted just now
-            content = file.read_bytes()
-            with storage_errors(there):
-                self._patiently(partial(there.write, content))
+            content = (self.copy / name).read_bytes()
+            check_ours(self.remote, self._session)  # we may have slept, and somebody else gone on
+            (self.remote / name).write(content)
 
-    def _states(self) -> Iterator[tuple[str, int]]:
-        """Files to be kept there, with their sizes: each is written once, or only appended to."""
+    def _remove(self, name: str) -> None:
+        check_ours(self.remote, self._session)
+        (self.remote / name).unlink(missing_ok=True)
+
+    def _states(self) -> Iterator[tuple[str, _State]]:
+        """Files to be kept there, with their sizes and times."""
         names = []
         for directory in DIRECTORIES:
             inside = (self.copy / directory).glob("[!.]*")
             names += sorted(f"{directory}/{path.name}" for path in inside)
         for name in (*names, *self.names):
             with suppress(FileNotFoundError):
-                yield name, (self.copy / name).stat().st_size
+                facts = (self.copy / name).stat()
+                yield name, (facts.st_size, facts.st_mtime_ns)
 
     def _find_sent(self) -> None:
-        """What an earlier session has sent."""
-        for name, info in files_below(self.remote):
-            if "/" in name or name in self.names:
-                self._sent[name] = info.size
+        """What an earlier session has sent: what has its size, of files that only grow."""
+        there = dict(files_below(self.remote))
+        if self.names[-1] not in there:  # whoever sent it did not get to the manifest
+            return
+        for name, state in self._states():
+            if name in there and there[name].size == state[0] and not name.endswith(_REWRITTEN):
+                self._sent[name] = state
+        # What the copy does not have any more is to go, see `_push`.
+        self._sent |= {name: _NOWHERE for name in there if "/" in name and name not in self._sent}

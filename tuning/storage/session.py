@@ -22,6 +22,8 @@ SESSION = "session.json"
 #: Seconds between two beats, and after how long without one a driver is taken for dead.
 BEAT_SECONDS, DEAD_SECONDS = 10.0, 45.0
 _LOOK_SECONDS = 1.0
+#: Longer than a request takes, so that of two who write at the same time one sees the other's.
+_SETTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Session:
         token: Of this session alone.
         owner: Host and process, in words.
         beat: Counted up as long as it lives.
+        number: Of all sessions of the experiment, from 1.
         ended: Whether it ended in good order.
     """
 
     token: str
     owner: str
     beat: int = 0
+    number: int = 1
     ended: bool = False
 
 
@@ -64,11 +68,19 @@ def write_session(experiment: RemotePath, session: Session) -> None:
     (experiment / SESSION).write(json.dumps(asdict(session)).encode())
 
 
-def begin_session(experiment: RemotePath, found: Session | None, own: str | None) -> Session:
+def new_session() -> Session:
+    """A session of this process."""
+    return Session(secrets.token_hex(8), f"{platform.node()}, process {os.getpid()}")
+
+
+def begin_session(
+    experiment: RemotePath, session: Session, found: Session | None, own: str | None
+) -> Session:
     """Takes the right to drive an experiment.
 
     Args:
         experiment: The experiment.
+        session: The one to begin.
         found: Its newest session.
         own: Token of this machine's own last session, which has died: another would hold the
             copy's lock.
@@ -77,11 +89,14 @@ def begin_session(experiment: RemotePath, found: Session | None, own: str | None
         ExperimentError: where another driver has it.
         OSError: where the object store does not answer.
     """
-    if found is not None and not found.ended and found.token != own:
+    if found is not None and not found.ended and found.token not in (own, session.token):
         print(f"note: {found.owner} ran this search; is it alive? {DEAD_SECONDS:g} s", flush=True)
         _wait_for_death(experiment, found)
-    session = Session(secrets.token_hex(8), f"{platform.node()}, process {os.getpid()}")
+    session = replace(session, number=1 if found is None else found.number + 1)
     write_session(experiment, session)
+    if found is not None:  # two may have waited for the same death
+        time.sleep(_SETTLE_SECONDS)
+        check_ours(experiment, session)
     return session
 
 
@@ -118,7 +133,7 @@ def check_ours(experiment: RemotePath, session: Session) -> None:
     if found is not None and found.token != session.token:
         raise ExperimentError(
             f"{experiment}: was taken over by {found.owner}, for nothing was heard of this driver "
-            f"for {DEAD_SECONDS:g} s; what it did since is not kept."
+            f"for a while; what it did since is not kept."
         )
 
 

@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.errors import ExperimentError
 from model.files import atomic_write, atomic_write_json, storage_errors
+from tuning.storage.file_lock import is_locked, lock_directory
 from tuning.storage.patience import patiently
 from tuning.storage.remote_path import RemotePath, is_transient
 from tuning.storage.session import SESSION, Session, read_session
@@ -82,9 +84,17 @@ def fetch(experiment: RemotePath) -> Path:
 
 
 def _fetch(experiment: RemotePath, copy: Path) -> None:
+    if is_locked(copy):  # its driver runs here
+        return
     session = read_session(experiment)
     if session is None or session.token != own_token(copy):
-        bring_up_to_date(experiment, copy)
+        copy.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_directory(copy)
+        except ExperimentError:  # a driver began here, or somebody else is fetching
+            return
+        with lock:
+            bring_up_to_date(experiment, copy)
 
 
 def bring_up_to_date(experiment: RemotePath, copy: Path) -> None:
@@ -109,6 +119,26 @@ def bring_up_to_date(experiment: RemotePath, copy: Path) -> None:
         atomic_write_json(copy / _FETCHED, now)
 
 
+def lacks_some(experiment: RemotePath, copy: Path) -> bool:
+    """Whether a copy has less of the journal than has been sent: somebody removed a part of it.
+
+    Raises:
+        OSError: where that cannot be found out.
+    """
+    there = {name: info.size for name, info in files_below(experiment) if "/" in name}
+    if (copy / "journal" / "compacted.parquet").is_file():  # which takes the place of segments
+        there = {name: size for name, size in there.items() if not name.endswith(".jsonl")}
+        return any(not (copy / name).is_file() for name in there)
+    return any(_size(copy / name) < size for name, size in there.items())
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
 def _known(copy: Path) -> dict[str, list[object]]:
     try:
         known = json.loads((copy / _FETCHED).read_text(encoding="utf-8"))
@@ -129,14 +159,14 @@ def files_below(experiment: RemotePath) -> Iterator[tuple[str, FileInfo]]:
                 yield f"{directory}/{path.name}" if directory else path.name, info
 
 
-def fetch_file(experiment: RemotePath, name: str) -> None:
-    """Fetches one file more, where the copy does not have it.
+def fetch_file(experiment: RemotePath, name: str, *, again: bool = False) -> None:
+    """Fetches one file more, where the copy does not have it, or again.
 
     Raises:
         StorageError: where it cannot be read or written.
     """
     file = copy_of(experiment) / name
-    if file.is_file():
+    if file.is_file() and not again:
         return
     source = experiment / name
     with storage_errors(source, "read"), suppress(FileNotFoundError):  # missed by who opens it

@@ -61,6 +61,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         clones: bool = False,
         versions: Mapping[str, str] | None = None,
         patience: float | None = None,
+        session: int = 0,
     ) -> None:
         """Called once for each process; `reset_config` takes the trials after the first.
 
@@ -73,6 +74,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             clones: Whether at these reports trials may be told to copy each other.
             versions: The driver's, with which ours must agree.
             patience: For how many seconds the storage may be away.
+            session: As in `TrialFiles`.
         """
         take_patience(patience)
         assert data is not None and objectives
@@ -80,7 +82,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         self.measure_latency = any(each.name == "latency_ms" for each in objectives)
         self.stops_at, self.clones, self.versions = stops_at, clones, versions
         self.data = PreparedData.from_buffer(data, "object store")
-        self.experiment = place(experiment)
+        self.experiment, self.session = place(experiment), session
         self.saver: TrialSaver | None = None
         self.failure: Exception | None = None
         self.reset_config(config)
@@ -178,7 +180,8 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         keep_to_share(device, self._granted("GPU"))
         trainer = Trainer(self.data, config, measure_latency=self.measure_latency)
         attempt = self.assignment["attempt"]
-        self.files = TrialFiles(self.experiment, self.assignment["trial"], attempt)
+        trial = self.assignment["trial"]
+        self.files = TrialFiles(self.experiment, trial, attempt, self.session)
         self.files.take_over()
         self.saver, self.seconds_written = TrialSaver(self.files), 0.0
         self.best_value: float | None = None
@@ -188,7 +191,7 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         if attempt > 1:
             repeated = self._restore(trainer)
         else:  # of a driver that was lost, with its machine, before anybody knew of this trial
-            self.files.remove_checkpoints()
+            self.files.begin_anew()
         self.trainer = trainer
         return repeated
 
@@ -230,7 +233,9 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
         """Takes the best weights where these are, and waits where the trial may end here."""
         assert self.trainer is not None and self.saver is not None
         training = self.trainer.config.training
-        improved = report.state != "diverged" and self._improves(report)
+        # The weights are those of where the trainer is, which a repeated report may be before.
+        here = report.iteration == self.trainer.iteration
+        improved = here and report.state != "diverged" and self._improves(report)
         if improved:
             weights = snapshot(self.trainer.weights())
             self.saver.save_best(weights, hold=training.checkpoint_when == "end")

@@ -42,6 +42,8 @@ T = TypeVar("T")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
 _LEFTOVER = re.compile(rf"{_CHECKPOINT.pattern}|clone-.*\.pt|\.tmp-.*")
 _KEPT = 2
+#: More than a trial ever has in one session.
+_ATTEMPTS = 1_000_000
 
 
 class TrialFiles:
@@ -51,10 +53,15 @@ class TrialFiles:
         experiment: The experiment's directory, reachable by every worker.
         trial: Number of the trial.
         attempt: Which attempt at it writes here, from 1; None where there are no others.
+        session: Number of the driver's session, where a driver may be lost with its newest rows:
+            the next one may give out the same attempt again.
     """
 
-    def __init__(self, experiment: AnyPath, trial: int, attempt: int | None = None) -> None:
+    def __init__(
+        self, experiment: AnyPath, trial: int, attempt: int | None = None, session: int = 0
+    ) -> None:
         self.attempt = attempt
+        self._turn = session * _ATTEMPTS + (attempt or 0)
         self.directory = experiment / "trials" / f"{trial:04d}"
         # An attempt is one of a search, which has its manifest there.
         self._anchor = None if attempt is None else experiment / MANIFEST
@@ -74,13 +81,13 @@ class TrialFiles:
         Raises:
             StorageError: where that cannot be written, or a later attempt has taken over before.
         """
-        if self.attempt is not None and self.attempt > 1:
+        if self._turn > 1:
             self.patiently(self._take_over)
 
     def _take_over(self) -> None:
         self._refuse_if_superseded()
         self._make_directory()
-        atomic_write(self._owner, str(self.attempt).encode(), parents=False)
+        atomic_write(self._owner, str(self._turn).encode(), parents=False)
 
     @property
     def _owner(self) -> AnyPath:
@@ -92,9 +99,9 @@ class TrialFiles:
         owner = 0
         with storage_errors(self._owner, "read"), suppress(FileNotFoundError, ValueError):
             owner = int(self._owner.read_text(encoding="ascii"))
-        if owner > self.attempt:
+        if owner > self._turn:
             raise StorageError(
-                f"{self.directory}: attempt {owner} goes on with this trial; attempt "
+                f"{self.directory}: attempt {owner % _ATTEMPTS} goes on with this trial; attempt "
                 f"{self.attempt} was given up, and writes nothing any more."
             )
 
@@ -160,7 +167,17 @@ class TrialFiles:
             CheckpointError: where the file is damaged.
         """
         there = self.patiently(self.best.exists)
-        return dict(self.patiently(lambda: read_checkpoint(self.best))["metrics"]) if there else {}
+        return dict(self._read(lambda: read_checkpoint(self.best))["metrics"]) if there else {}
+
+    def _read(self, action: Callable[[], T]) -> T:
+        """Reads a file: one that we may not read now is not damaged."""
+        try:
+            return self.patiently(action)
+        except CheckpointError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                raise StorageError(str(error)) from cause
+            raise
 
     def restore(self, trainer: Trainer) -> tuple[Report | None, list[str]]:
         """Brings a trainer to the newest whole checkpoint.
@@ -168,14 +185,23 @@ class TrialFiles:
         Returns:
             The report made there, or None where training begins anew; and, in words, which
             checkpoints were refused as damaged.
+
+        Raises:
+            StorageError: where one may not be read.
         """
         refused: list[str] = []
         for checkpoint in self.patiently(self.checkpoints):
             try:
-                return self.patiently(partial(trainer.restore, checkpoint)), refused
+                return self._read(partial(trainer.restore, checkpoint)), refused
             except CheckpointError as error:
                 refused.append(str(error))
         return None, refused
+
+    def begin_anew(self) -> None:
+        """Removes all that a driver left which was lost before anybody knew of this trial."""
+        self.remove_checkpoints()
+        with storage_errors(self.best, "removed"):
+            self.patiently(lambda: self.best.unlink(missing_ok=True))
 
     def keep_clone(self, source: TrialFiles, iteration: int) -> bool:
         """Keeps the newest checkpoint of another trial, to go on from at an iteration of this one.

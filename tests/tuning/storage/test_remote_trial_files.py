@@ -73,6 +73,19 @@ def test_an_earlier_attempt_writes_nothing_any_more(experiment, trained):
     assert not [name for name in names(second) if name.startswith(".tmp-")]
 
 
+def test_a_later_session_keeps_out_what_a_lost_driver_gave_out(experiment, trained):
+    """The lost one had given out attempts that the new one knows nothing of."""
+    _, trainer = trained
+    lost, new = TrialFiles(experiment, 7, 3, session=1), TrialFiles(experiment, 7, 1, session=2)
+    lost.take_over()
+    new.take_over()
+    with pytest.raises(StorageError, match="attempt 1 goes on with this trial; attempt 3 was"):
+        lost.save(trainer.state())
+    new.begin_anew()
+    assert names(new) == ["attempt"]
+    new.save_best(trainer.weights())
+
+
 def test_a_clone_is_a_copy_at_the_server(experiment, trained, tiny_data, tiny_config, store):
     source, _ = trained
     files = TrialFiles(experiment, 8, 1)

@@ -13,7 +13,14 @@ from model.errors import ExperimentError, StorageError
 from tuning.journal import Journal, compact, read_journal
 from tuning.journal.row import Row
 from tuning.storage.mirror import Mirror
-from tuning.storage.session import beat, begin_session, is_alive, read_session, write_session
+from tuning.storage.session import (
+    beat,
+    begin_session,
+    is_alive,
+    new_session,
+    read_session,
+    write_session,
+)
 from tuning.storage.working_copy import copy_of, fetch, fetch_file
 
 NAMES = ("data.safetensors", "experiment.json")
@@ -23,6 +30,7 @@ NAMES = ("data.safetensors", "experiment.json")
 def quickly(monkeypatch):
     monkeypatch.setattr(tuning.storage.session, "DEAD_SECONDS", 1.5)
     monkeypatch.setattr(tuning.storage.session, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(tuning.storage.session, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(tuning.storage.mirror, "INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(tuning.storage.mirror, "BEAT_SECONDS", 0.1)
 
@@ -57,16 +65,16 @@ def rows_of(directory):
 class TestSession:
     def test_one_after_another(self, experiment, capsys):
         assert read_session(experiment) is None and not is_alive(experiment)
-        first = begin_session(experiment, None, None)
+        first = begin_session(experiment, new_session(), None, None)
         assert is_alive(experiment)
         write_session(experiment, replace(first, ended=True))
         assert not is_alive(experiment)
-        second = begin_session(experiment, read_session(experiment), None)
+        second = begin_session(experiment, new_session(), read_session(experiment), None)
         assert second.token != first.token
         assert capsys.readouterr().out == ""
 
     def test_a_living_driver_keeps_others_out(self, experiment):
-        alive, ending = begin_session(experiment, None, None), threading.Event()
+        alive, ending = begin_session(experiment, new_session(), None, None), threading.Event()
 
         def live(session=alive):
             while not ending.wait(0.2):
@@ -76,23 +84,51 @@ class TestSession:
         thread.start()
         try:
             with pytest.raises(ExperimentError, match=f"is being run by {alive.owner}."):
-                begin_session(experiment, read_session(experiment), None)
+                begin_session(experiment, new_session(), read_session(experiment), None)
         finally:
             ending.set()
             thread.join()
 
     def test_a_dead_ones_right_passes_on_and_it_is_told_if_it_comes_back(self, experiment, capsys):
-        dead = begin_session(experiment, None, None)
-        new = begin_session(experiment, dead, None)
+        dead = begin_session(experiment, new_session(), None, None)
+        new = begin_session(experiment, new_session(), dead, None)
         assert "ran this search; is it alive? 1.5 s" in capsys.readouterr().out
         with pytest.raises(ExperimentError, match=f"was taken over by {new.owner}, for nothing"):
             beat(experiment, dead)
         assert read_session(experiment) == new
 
     def test_a_machine_need_not_wait_for_its_own_dead_driver(self, experiment, capsys):
-        dead = begin_session(experiment, None, None)
-        begin_session(experiment, dead, dead.token)
+        dead = begin_session(experiment, new_session(), None, None)
+        begin_session(experiment, new_session(), dead, dead.token)
         assert capsys.readouterr().out == ""
+
+    def test_a_request_that_was_answered_too_late_is_not_somebody_else(self, experiment, capsys):
+        session = new_session()
+        first = begin_session(experiment, session, None, None)
+        again = begin_session(experiment, session, read_session(experiment), None)
+        assert (first.token, again.token) == (session.token, session.token)
+        assert capsys.readouterr().out == ""
+
+    def test_of_two_who_begin_at_once_one_has_it(self, experiment, monkeypatch):
+        monkeypatch.setattr(tuning.storage.session, "_SETTLE_SECONDS", 1.0)
+        ended = replace(begin_session(experiment, new_session(), None, None), ended=True)
+        write_session(experiment, ended)
+        had, refused = [], []
+
+        def begin():
+            try:
+                had.append(begin_session(experiment, new_session(), ended, None))
+            except ExperimentError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=begin) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(had), len(refused)) == (1, 1)
+        assert had[0].number == ended.number + 1
+        assert "was taken over by" in refused[0]
 
     def test_a_damaged_one_is_said(self, experiment):
         (experiment / "session.json").write(b"{")
@@ -126,6 +162,23 @@ class TestMirror:
         names = [path.name for path in (experiment / "journal").iterdir() if path.is_file()]
         assert names == ["compacted.parquet"]
 
+    def test_a_journal_that_somebody_removed_here_comes_back(self, experiment, copy):
+        journal = Journal(copy / "journal")
+        journal.append(Row(kind="session", reason="one"))
+        journal.close()
+        Mirror(experiment, copy, NAMES).close()
+        (copy / "journal" / "000001.jsonl").unlink()
+        Mirror(experiment, copy, NAMES).close()
+        assert rows_of(copy) == ["one"]
+        assert b'"one"' in (experiment / "journal" / "000001.jsonl").read_bytes()
+
+    def test_anything_that_goes_wrong_here_ends_the_search(self, experiment, copy):
+        mirror = Mirror(experiment, copy, NAMES)
+        mirror.afterwards(lambda: 1 / 0)
+        wait_until(lambda: not mirror._thread.is_alive())
+        with pytest.raises(StorageError, match="cannot be kept up to date: division by zero"):
+            mirror.check()
+
     def test_what_the_copy_does_not_have_stays(self, experiment, copy):
         Mirror(experiment, copy, NAMES).close()
         for name in NAMES:
@@ -143,11 +196,11 @@ class TestMirror:
 
     def test_the_search_hears_that_another_has_taken_over(self, experiment, copy):
         mirror = Mirror(experiment, copy, NAMES)
-        mirror.heard(Row(kind="session"))
-        begin_session(experiment, None, None)
+        mirror.check()
+        begin_session(experiment, new_session(), None, None)
         wait_until(lambda: not mirror._thread.is_alive())
         with pytest.raises(ExperimentError, match="was taken over by"):
-            mirror.heard(Row(kind="session"))
+            mirror.check()
         with pytest.raises(ExperimentError, match="was taken over by"):
             mirror.close()
 
@@ -156,7 +209,7 @@ class TestMirror:
     ):
         monkeypatch.setattr(tuning.storage.mirror, "INTERVAL_SECONDS", 1e9)
         mirror = Mirror(experiment, copy, NAMES)
-        begin_session(experiment, None, None)
+        begin_session(experiment, new_session(), None, None)
         (experiment / "journal" / "000001.jsonl").write(b"of the other driver")
         Journal(copy / "journal").append(Row(kind="session", reason="late"))
         with pytest.raises(ExperimentError, match="was taken over by"):
@@ -188,8 +241,8 @@ class TestMirror:
         mirror.remote = away
         Journal(copy / "journal").append(Row(kind="session", reason="left behind"))
         wait_until(lambda: not mirror._thread.is_alive())
-        with pytest.raises(StorageError, match="cannot be read: .*NETWORK_CONNECTION"):
-            mirror.heard(Row(kind="session"))
+        with pytest.raises(StorageError, match="cannot be written: .*NETWORK_CONNECTION"):
+            mirror.check()
         Mirror(experiment, copy, NAMES).close()
         assert b"left behind" in (experiment / "journal" / "000001.jsonl").read_bytes()
 
@@ -213,7 +266,7 @@ class TestFetch:
     def test_the_data_only_when_asked_for(self, sent, elsewhere):
         copy = fetch(sent)
         files = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-        assert files == {"experiment.json", "journal/000001.jsonl", ".fetched.json"}
+        assert files - {".lock"} == {"experiment.json", "journal/000001.jsonl", ".fetched.json"}
         assert rows_of(copy) == ["one"]
         fetch_file(sent, "data.safetensors")
         assert (copy / "data.safetensors").read_bytes() == b"data"
@@ -265,10 +318,11 @@ class TestFetch:
 
 
 def test_the_session_names_no_more_than_host_and_process(experiment):
-    begin_session(experiment, None, None)
+    begin_session(experiment, new_session(), None, None)
     assert set(json.loads((experiment / "session.json").read_text())) == {
         "token",
         "owner",
         "beat",
+        "number",
         "ended",
     }
