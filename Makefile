@@ -16,7 +16,7 @@ ARGS ?=
 # Test processes at once, each of which may start Ray.
 JOBS ?= 2
 
-.PHONY: help sweep dashboard test test-slow test-all guard audit lint types setup setup-dev clean
+.PHONY: help sweep dashboard test test-slow test-long test-all guard audit lint types setup setup-dev clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -50,10 +50,13 @@ test: $(VENV)/.development ## the tests, in under ten minutes on two cores
 	$(RUN) -m pytest -n $(JOBS)
 
 test-slow: $(VENV)/.development ## what `make test` leaves out: slow tests, and processes killed
-	$(RUN) -m pytest -m "(slow or chaos) and not alone" -n $(JOBS) --dist loadfile
-	$(RUN) -m pytest -m "alone"
+	$(RUN) -m pytest -m "(slow or chaos) and not alone and not long" -n $(JOBS) --dist loadfile
+	$(RUN) -m pytest -m "alone and not long"
 
-test-all: test test-slow ## all tests
+test-long: $(VENV)/.development ## what CI has no time for: run before a release
+	$(RUN) -m pytest -m long
+
+test-all: test test-slow test-long ## all tests
 
 guard: $(VENV)/.development ## has anything become slower? (ratios against the recorded ones)
 	$(RUN) benchmarks/guard.py

@@ -337,6 +337,8 @@ def run_stock(settings: Settings, started: float) -> dict[str, Any]:
         def on_trial_complete(self, *arguments: Any, **options: Any) -> None:
             self.progress.step()
 
+    # Our own searches turn Ray Tune's loggers off, in whatever process they run in.
+    os.environ.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", None)
     with tempfile.TemporaryDirectory() as storage:
         os.chdir(storage)
         modules = [str(ROOT / name) for name in ("model", "benchmarks")]

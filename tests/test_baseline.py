@@ -221,6 +221,7 @@ def cornell():
 @pytest.mark.corpora
 @RULES
 @pytest.mark.parametrize("ratio", [1.0, 0.0])
+@pytest.mark.long
 def test_twenty_steps_of_the_published_size_are_equal(cornell, optimizer, learning_rate, ratio):
     torch.set_num_threads(2)
     ours, theirs = twenty_steps(

@@ -176,6 +176,7 @@ class TestRun:
         assert len(token.read_text()) >= 32
         assert token.stat().st_mode & 0o077 == 0
 
+    @pytest.mark.long
     def test_from_your_own_machine(self, head):
         """Submitted, looked at, stopped, gone on with, followed, fetched."""
         storage = f"--storage={head.runs}"

@@ -164,6 +164,7 @@ def test_the_same_search_on_one_two_and_four_nodes(tmp_path, capsys):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command(tmp_path, capsys):
     file = tmp_path / "found.json"
     assert more_nodes.main(["--quick", "--nodes", "1", "--json", str(file)]) == 0

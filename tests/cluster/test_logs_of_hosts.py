@@ -19,6 +19,7 @@ def tuning(hosts, *words):
     return said, process.returncode
 
 
+@pytest.mark.long
 def test_the_log_comes_from_the_host_that_has_it(tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(

@@ -109,6 +109,7 @@ def test_the_heads_service_dies_and_a_driver_beside_it_ends(directory):
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_the_head_is_started_anew_and_a_driver_elsewhere_ends(directory):
     with Hosts(2, RAYS) as hosts:
         hosts.start_head()

@@ -117,8 +117,9 @@ def checkpoints_of(files, trial):
     return sorted(files.glob(f"{trial:04d}/checkpoint-*.pt"))
 
 
+@pytest.mark.long
 def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_waited_for(machines, search):
-    process = search(6)
+    process = search(14)
     wait_for_reports(search.path, 2, process)
     machines.start("beta")
     machines.wait()
@@ -133,10 +134,10 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_waited_for(machine
     kill(machines, "beta")
     said = finish(process, 300)
     assert process.returncode == 0, said
-    assert betas and "6 trials, 1 at a time" in said
+    assert betas and "14 trials, 1 at a time" in said
     assert "trials trained at once: 2 from now on, 1 before" in said
     assert "trials trained at once: 1 from now on, 2 before" in said
-    check_search(search.path, 6)
+    check_search(search.path, 14)
     assert waiting_at_most(search.path) <= 2, "nothing is proposed long before it can run"
 
 
@@ -152,8 +153,9 @@ def waiting_at_most(path):
     return most
 
 
+@pytest.mark.long
 def test_a_node_with_other_versions_that_joins_ends_the_search_in_words(machines, search, tmp_path):
-    process = search(6)
+    process = search(14)
     wait_for_reports(search.path, 2, process)
     machines.start("beta", environment=other_versions(tmp_path / "versions"))
     said = finish(process, 300)
@@ -169,9 +171,10 @@ def test_a_node_with_other_versions_that_joins_ends_the_search_in_words(machines
     process = search.resume()
     said = finish(process, 300)
     assert process.returncode == 0, said
-    check_search(search.path, 6)
+    check_search(search.path, 14)
 
 
+@pytest.mark.long
 def test_a_search_is_resumed_while_a_node_is_being_lost(machines, search, tmp_path):
     """It is silent, and Ray has not given it up yet."""
     machines.start("beta")

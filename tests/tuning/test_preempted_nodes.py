@@ -180,6 +180,7 @@ def test_trials_leave_a_node_at_its_notice_and_go_on_elsewhere(cluster, tmp_path
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_drained_node_that_dies_before_its_next_report_is_no_failure(cluster, tmp_path):
     """As where Ray itself is told to end: it drains the node, and no agent has left a mark.
 

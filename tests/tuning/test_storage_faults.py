@@ -174,6 +174,7 @@ def test_a_storage_that_is_away_for_a_while_is_waited_for(mounted, sweep_file):
     assert mount.left_below == []
 
 
+@pytest.mark.long
 def test_a_storage_that_stays_away_ends_the_search_and_resume_finishes_it(mounted, sweep_file):
     mount = mounted()
     process = start(sweep_file, mount.place, patience=3)
@@ -189,6 +190,7 @@ def test_a_storage_that_stays_away_ends_the_search_and_resume_finishes_it(mounte
     resumed(mount.place)
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_a_search_that_waits_for_its_storage(mounted, sweep_file):
     mount = mounted()
     process = start(sweep_file, mount.place, patience=600)

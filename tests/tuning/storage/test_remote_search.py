@@ -114,6 +114,7 @@ def test_a_hanging_store_a_killed_driver_and_its_machine_lost(
     assert [line for content, where in contents for line in found_in(content, where, secret)] == []
 
 
+@pytest.mark.long
 def test_away_for_too_long_ends_cleanly_and_resume_finishes(
     remote, sweep, store, monkeypatch, ray_directory
 ):
@@ -154,6 +155,7 @@ def test_wrong_credentials_and_buckets_are_said_before_anything_begins(
     assert list(remote.iterdir()) == []
 
 
+@pytest.mark.long
 def test_list_promote_and_repeat(remote, sweep, tmp_path, monkeypatch, ray_directory):
     options = ("--storage", remote, "--concurrency", 2, "--wandb", "disabled")
     first = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
