@@ -48,8 +48,7 @@ from tests.cluster.hosts import Hosts, why_not  # noqa: E402
 from tests.tuning.ray_support import (  # noqa: E402
     command,
     finish,
-    sweep_mapping,
-    write_corpus,
+    write_sweep,
 )
 
 WORKERS = 3
@@ -353,17 +352,7 @@ def lose_hosts(
         AssertionError: where anything is not as it should be.
         BenchmarkError: where a search does not go on.
     """
-    import yaml
-
-    mapping = sweep_mapping(
-        write_corpus(directory),
-        iterations=450,
-        report_every=30,
-        hidden_size=32,
-        learning_rate={"min": 0.0003, "max": 0.003},
-    )
-    sweep = directory / "sweep.yaml"
-    sweep.write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    sweep = write_search(directory, iterations=450, report_every=30)
     _run_in_peace(directory, sweep, trials)
     say(f"{trials} trials in peace")
     rng, all_blows = random.Random(seed), []
@@ -384,6 +373,17 @@ def lose_hosts(
         )
         all_blows.append(blows)
     return all_blows
+
+
+def write_search(directory: Path, *, iterations: int, report_every: int) -> Path:
+    """The sweep file of a search that takes a while, and its corpus."""
+    return write_sweep(
+        directory,
+        iterations=iterations,
+        report_every=report_every,
+        hidden_size=32,
+        learning_rate={"min": 0.0003, "max": 0.003},
+    )
 
 
 def _run_in_peace(directory: Path, sweep: Path, trials: int) -> None:

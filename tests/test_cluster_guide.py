@@ -197,8 +197,10 @@ class TestRun:
         assert results.trials["state"].isin(["finished", "stopped"]).all()
         assert len(results.trials) == 2
 
-    def test_on_the_head(self, head):
+    def test_on_the_head(self, head, capsys):
         """With the cluster's own address; a machine with no GPU has no part of one to give."""
+        from analysis.__main__ import main
+
         smaller = {"configs/cornell_random.yaml": "configs/demo.yaml", "0.5": "0"}
         said, statuses = head.run(
             here(head, "run", *SMALL, **smaller),
@@ -209,14 +211,7 @@ class TestRun:
         worker = re.search(r"^attempt 1 on (\S+):\d+: iteration ", said, re.MULTILINE)
         assert worker is not None, said
         assert f"\nnode {worker[1]}: {head.place}/ray/session_" in said
-
-    def test_afterwards(self, head, capsys):
-        from analysis.__main__ import main
-
         (words,) = commands("python -m analysis nodes")
-        assert exit_status(main, *words[3:], "--storage", head.project / "runs") == 0
-        said = capsys.readouterr().out
-        results = Results.open(head.project / "runs" / "demo")
-        workers = {row.worker.rpartition(":")[0] for row in results.rows if row.worker}
-        assert workers
-        assert all(worker in said for worker in workers)
+        words = ["cornell" if word == "demo" else word for word in words[3:]]
+        assert exit_status(main, *words, "--storage", head.runs) == 0
+        assert worker[1] in capsys.readouterr().out

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,23 +164,10 @@ def runtime_environment() -> dict[str, Any]:
     """Ships our packages to the workers, without data, experiments or secrets."""
     return {
         "py_modules": [str(ROOT / package) for package in _SHIPPED],
-        "excludes": ["__pycache__", ".*"],  # what begins with a dot may be secret
+        # What begins with a dot may be secret; by ".*" Ray would leave out "." too: everything.
+        "excludes": ["__pycache__", ".?*"],
         "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
     }
-
-
-def on_node(node: str, function: Callable[..., Any]) -> Any:
-    """A function as a task of Ray for one node; it takes none of what trials hold there.
-
-    Args:
-        node: Ray's id of the node.
-        function: It may import our packages, which were shipped by `connected`.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
 
 
 def fitting(

@@ -19,7 +19,7 @@ from model.errors import ResourceError, StorageError
 from model.prepared_data import PreparedData
 from tuning.cluster import MOST_AT_ONCE, Resources, fitting
 from tuning.concurrency import Concurrency
-from tuning.coordinator import Coordinator, Listener
+from tuning.coordinator import Coordinator
 from tuning.environment import versions
 from tuning.experiment import Experiment
 from tuning.head_watch import STARTED_ANEW, HeadWatch, is_of_new_head
@@ -27,7 +27,7 @@ from tuning.interrupts import Interrupts
 from tuning.journal import Journal, Row, compact, read_journal
 from tuning.journal.row import INTERRUPTED, TIME_BUDGET
 from tuning.journal.segments import SENT_SEGMENT_ROWS
-from tuning.preflight.node_types import growth
+from tuning.preflight.preflight import Room
 from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
 from tuning.searchers import STATES, make_searcher
@@ -92,21 +92,20 @@ class Driver:
     def drive(
         self,
         data: PreparedData,
-        room: int,
+        room: Room,
         begin: Callable[[Coordinator], None] = lambda coordinator: None,
     ) -> None:
         """Runs the search, with Ray connected, up to its end, Ctrl-C or the end of its time.
 
         Args:
             data: The experiment's data.
-            room: How many trials fit at once.
+            room: What the cluster has for it, see `tuning.preflight.preflight`.
             begin: Called once the session is on record: it may ask the coordinator for more.
         """
         coordinator = self.coordinator
         settings = self.experiment.manifest["settings"]
-        resources = Resources(**settings["resources"])
-        places = partial(fitting, resources, growth())
-        concurrency = Concurrency(places, room, settings["concurrency"])
+        places = partial(fitting, room.resources, room.more)
+        concurrency = Concurrency(places, room.trials, settings["concurrency"])
         self._remove_leftovers()
         seconds = time.monotonic() - self.budget.started
         known = f"{len(coordinator.trials)} trials known"
@@ -119,18 +118,13 @@ class Driver:
             followers = self._followers(view)
             self.past = []  # it may be large, and nobody needs it any more
             metrics = SearchMetrics(coordinator, self.experiment.name)
-            listeners: list[Listener] = [
-                view,
-                _CheckpointRemover(self._forget),
-                metrics,
-                *followers,
-            ]
+            remover = _CheckpointRemover(self._forget)
+            coordinator.listeners = [view, remover, metrics, *followers]
             if self.mirror is not None:
                 self.mirror.on_problem = view.note
                 coordinator.check = self.mirror.check
-            coordinator.listeners = listeners
             try:
-                self._fit(data, resources, concurrency, view)
+                self._fit(data, room.resources, concurrency, view)
             except KeyboardInterrupt:
                 view.note("stopped at once")
             except Exception as error:

@@ -35,6 +35,7 @@ from tuning.journal.row import check_format
 from tuning.objective import Objective
 from tuning.starting.starting_points import FILES, StartingPoints
 from tuning.storage.experiments import (
+    DATA,
     LATEST,
     MANIFEST,
     check_free,
@@ -62,7 +63,6 @@ __all__ = [
 
 #: Number of the format written here; a newer one is refused.
 FORMAT = 1
-_DATA = "data.safetensors"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Experiment:
         there = storage.resolve() / name
         remote = there if isinstance(there, RemotePath) else None
         path = there if isinstance(there, Path) else copy_of(there)
-        check_free(path, remote, (_DATA, *FILES))
+        check_free(path, remote, (DATA, *FILES))
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -142,7 +142,7 @@ class Experiment:
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         try:
-            data.save(path / _DATA)
+            data.save(path / DATA)
             (starting or StartingPoints()).write(path)
             atomic_write_json(path / MANIFEST, manifest)  # last: it makes it an experiment
         except BaseException:
@@ -186,7 +186,7 @@ class Experiment:
     @property
     def data_file(self) -> Path:
         """File of the prepared data set."""
-        return self.path / _DATA
+        return self.path / DATA
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -210,8 +210,8 @@ class Experiment:
             ExperimentError: where it is not the one that the experiment began with.
         """
         if self.remote is not None:
-            fetch_file(self.remote, _DATA)
-        file = self.path / _DATA
+            fetch_file(self.remote, DATA)
+        file = self.path / DATA
         data = PreparedData.open(file)
         data.verify(str(file))
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
@@ -220,7 +220,7 @@ class Experiment:
 
     def has_data(self) -> bool:
         """Whether the prepared data set is still there."""
-        there = self.place / _DATA
+        there = self.place / DATA
         with storage_errors(there, "read"):
             return self.data_file.is_file() or there.is_file()
 
@@ -254,7 +254,7 @@ class Experiment:
             if self.remote is None:
                 yield None
                 return
-            mirror = Mirror(self.remote, self.path, (_DATA, *FILES, MANIFEST))
+            mirror = Mirror(self.remote, self.path, (DATA, *FILES, MANIFEST))
             try:
                 yield mirror
             except BaseException:

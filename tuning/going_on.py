@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from model.errors import ConfigurationError, ExperimentError
@@ -196,7 +195,5 @@ def _go_on(
                 needs,
                 demand=lambda: Demand.of(driver.sweep.space, data),
             )
-            # Other GPUs than those it began with may hold fewer: for this session, unwritten.
-            settings["resources"] = asdict(room.resources)
-            driver.drive(data, room.trials, begin)
+            driver.drive(data, room, begin)
     return experiment

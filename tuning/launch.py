@@ -166,7 +166,7 @@ class _Start:
                 repeats=self.repeats,
             )
             with experiment.hold() as mirror:
-                Driver(experiment, budget, mirror).drive(self.data, room.trials)
+                Driver(experiment, budget, mirror).drive(self.data, room)
         return experiment
 
 

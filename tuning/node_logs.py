@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuning.cluster import on_node
+from tuning.nodes import ask, last_line, on_node
 from tuning.worker_logs import ray_log_directories, written
 
 #: How long a node may take to answer: it may have to unpack our packages first.
@@ -44,19 +44,17 @@ def written_on_nodes(heading: str, host: str | None, *, wait: float = ANSWER_SEC
     logs = NodeLogs()
     if not alive and host is not None:
         logs.problems.append(_gone(host, known))
-    asked = {on_node(node["NodeID"], _read_here).remote(heading): node for node in alive}
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait) if asked else ([], [])
-    for reference, node in asked.items():
-        if reference not in answered:
-            ray.cancel(reference, force=True)
-            logs.problems.append(f"{_name(node)}: does not answer within {wait:g} s.")
-            continue
-        try:
-            found = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            logs.problems.append(f"{_name(node)}: its log cannot be read there: {_said(error)}")
-            continue
-        logs.files |= {(_name(node), file): text for file, text in found.items()}
+    asked = {
+        _name(node): on_node(node["NodeID"], _read_here, max_retries=0).remote(heading)
+        for node in alive
+    }
+    for name, found in ask(asked, wait).items():
+        if found is None:
+            logs.problems.append(f"{name}: does not answer within {wait:g} s.")
+        elif isinstance(found, Exception):
+            logs.problems.append(f"{name}: its log cannot be read there: {last_line(found)}")
+        else:
+            logs.files |= {(name, file): text for file, text in found.items()}
     return logs
 
 
@@ -82,7 +80,3 @@ def _gone(host: str, known: list[dict[str, Any]]) -> str:
 def _name(node: dict[str, Any]) -> str:
     name, address = node["NodeName"], node["NodeManagerAddress"]
     return f"node {address}" if name in ("", address) else f"node {name} ({address})"
-
-
-def _said(error: Exception) -> str:
-    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

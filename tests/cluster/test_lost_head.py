@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks import lost_hosts
 from tests.cluster.hosts import Hosts
-from tests.tuning.ray_support import ROOT, finish, sweep_mapping, wait_for_reports, write_corpus
+from tests.tuning.ray_support import ROOT, finish, wait_for_reports
 
 TRIALS = 4
 #: ``python -m tuning`` on the node of an address. Ray lets a driver join a node of its machine, and
@@ -30,15 +29,8 @@ RAYS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "40"}
 @pytest.fixture
 def directory(tmp_path):
     """With a sweep, and the search in peace."""
-    sweep = sweep_mapping(
-        write_corpus(tmp_path),
-        iterations=300,
-        report_every=20,
-        hidden_size=32,
-        learning_rate={"min": 0.0003, "max": 0.003},
-    )
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
-    lost_hosts._run_in_peace(tmp_path, tmp_path / "sweep.yaml", TRIALS)
+    sweep = lost_hosts.write_search(tmp_path, iterations=300, report_every=20)
+    lost_hosts._run_in_peace(tmp_path, sweep, TRIALS)
     return tmp_path
 
 

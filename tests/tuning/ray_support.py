@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 from model.checkpoint import read_checkpoint
 from model.config import Config
 from model.prepared_data import PreparedData
@@ -70,6 +72,14 @@ def sweep_mapping(corpus: Path, **parameters) -> dict:
         | {name: {"value": value} for name, value in fixed.items()}
         | {name: v if isinstance(v, dict) else {"value": v} for name, v in parameters.items()},
     }
+
+
+def write_sweep(directory: Path, **parameters) -> Path:
+    """The sweep file of `sweep_mapping`, and its corpus."""
+    file = directory / "sweep.yaml"
+    mapping = sweep_mapping(write_corpus(directory), **parameters)
+    file.write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    return file
 
 
 def train_directly(experiment: Path, config: dict) -> list[dict]:

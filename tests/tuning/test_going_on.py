@@ -9,6 +9,7 @@ import yaml
 from analysis import Results
 from model.checkpoint import read_checkpoint
 from model.errors import ConfigurationError, ExperimentError
+from tests.tuning.marks import RAY_LEFTOVERS
 from tests.tuning.ray_support import (
     check_best_weights,
     command,
@@ -23,9 +24,7 @@ from tuning.launch import extend, is_complete, repeat, resume, retry
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray leaves sockets and file descriptors to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *RAY_LEFTOVERS,
 ]
 
 SHORT = {"iterations": 8}

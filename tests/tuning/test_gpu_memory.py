@@ -4,14 +4,13 @@ import gc
 import types
 import weakref
 
-import numpy as np
 import pytest
 import torch
 
 from model.errors import GpuMemoryError
 from model.training import Trainer
-from tests.tuning.coordinator_support import GOAL, coordinator
-from tuning.experiment import MANIFEST
+from tests.tuning.coordinator_support import coordinator
+from tests.tuning.trainable_support import local_trainable
 from tuning.trials import gpu_memory, trainable
 from tuning.trials.gpu_memory import (
     give_back,
@@ -155,14 +154,7 @@ def test_on_a_cpu_nothing_is_collected_for_that_takes_long(monkeypatch):
 @pytest.fixture
 def worker(tmp_path, tiny_data):
     """A trainable, without Ray, about to begin its first trial."""
-    (tmp_path / MANIFEST).write_text("{}")
-    data = np.frombuffer(tiny_data.as_bytes(), dtype=np.uint8)
-
-    class Local(trainable.DialogueTrainable):
-        def setup(self, config):
-            super().setup(config, data, str(tmp_path), [GOAL])
-
-    started = Local(assignment(0))
+    started = local_trainable(tmp_path, tiny_data)(assignment(0))
     yield started
     started.stop()
 

@@ -9,18 +9,15 @@ import torch
 
 from analysis import Results
 from model.errors import GpuMemoryError
-from tests.tuning.coordinator_support import GOAL
-from tuning.experiment import MANIFEST
+from tests.tuning.marks import RAY_LEFTOVERS
+from tests.tuning.trainable_support import local_trainable
 from tuning.preflight.gpu_probe import measure
 from tuning.trials.gpu_memory import share
-from tuning.trials.trainable import DialogueTrainable
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    # Ray leaves sockets and file descriptors to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *RAY_LEFTOVERS,
 ]
 MIB, GIB = 2**20, 2**30
 SMALL = {
@@ -86,17 +83,13 @@ def test_what_does_not_fit_at_all(data):
 @pytest.fixture
 def worker(tmp_path, data):
     """A trainable, without Ray, that holds as much of a GPU as is said."""
-    (tmp_path / MANIFEST).write_text("{}")
 
     def start(gpus, **fields):
-        class Local(DialogueTrainable):
-            def setup(self, config):
-                super().setup(config, data, str(tmp_path), [GOAL])
-
+        class Holding(local_trainable(tmp_path, data)):
             def _granted(self, resource):
                 return gpus if resource == "GPU" else 1.0
 
-        return Local(assignment(0, **fields))
+        return Holding(assignment(0, **fields))
 
     return start
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from analysis import Results
+from tests.tuning.marks import RAY_LEFTOVERS
 from tests.tuning.ray_support import ROOT, command, finish, sweep_mapping
 from tuning import going_on, launch
 from tuning.cluster import Resources
@@ -27,9 +28,7 @@ from tuning.trials import trainable
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray leaves sockets and file descriptors to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *RAY_LEFTOVERS,
 ]
 GIB = 2**30
 

@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from tests.tuning.marks import RAY_LEFTOVERS
 from tests.tuning.ray_support import sweep_mapping
 from tuning.cluster import Resources
 from tuning.preflight.checks import Node
@@ -17,9 +18,7 @@ from tuning.sweeps.sweep_file import parse_sweep
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
-    # Ray leaves sockets and file descriptors to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *RAY_LEFTOVERS,
 ]
 GIB = 2**30
 

@@ -1,11 +1,10 @@
 """A trial on a node that is taken back: it saves where it is, leaves, and goes on elsewhere."""
 
-import numpy as np
 import pytest
 
 from model.errors import PreemptedError
-from tests.tuning.test_saving import CONFIG, GOAL, best_of, to_the_end
-from tuning.experiment import MANIFEST
+from tests.tuning.test_saving import CONFIG, best_of, to_the_end
+from tests.tuning.trainable_support import local_trainable
 from tuning.preemption.marks import Mark, own_mark
 from tuning.trials import trainable
 from tuning.trials.trial_files import TrialFiles
@@ -27,16 +26,11 @@ def node(monkeypatch):
 @pytest.fixture
 def start(tmp_path, tiny_data, node):
     """Starts the trainable as Ray does in a worker."""
-    (tmp_path / MANIFEST).write_text("{}")
-    data = np.frombuffer(tiny_data.as_bytes(), dtype=np.uint8)
-
-    class Local(trainable.DialogueTrainable):
-        def setup(self, config):
-            super().setup(config, data, str(tmp_path), [GOAL], frozenset())
+    local = local_trainable(tmp_path, tiny_data)
 
     def begin(trial=0, attempt=1, reported=0, **fields):
         known = {"trial": trial, "attempt": attempt, "reported": reported}
-        return Local(known | {"config": CONFIG | fields})
+        return local(known | {"config": CONFIG | fields, "stops_at": frozenset()})
 
     return begin
 

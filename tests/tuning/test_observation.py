@@ -4,14 +4,13 @@ import mmap
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from analysis import Results
-from tests.tuning.test_saving import CONFIG, GOAL
-from tuning.experiment import MANIFEST
-from tuning.trials import observation, trainable
+from tests.tuning.test_saving import CONFIG
+from tests.tuning.trainable_support import local_trainable
+from tuning.trials import observation
 from tuning.trials.observation import device_name, peaks, reset_peaks, worker_type
 
 CPU = torch.device("cpu")
@@ -121,14 +120,7 @@ def test_without_ray_there_is_no_type(monkeypatch):
 
 
 def test_only_the_first_report_of_an_attempt_says_where_it_is(tmp_path, tiny_data):
-    (tmp_path / MANIFEST).write_text("{}")
-    data = np.frombuffer(tiny_data.as_bytes(), dtype=np.uint8)
-
-    class Local(trainable.DialogueTrainable):
-        def setup(self, config):
-            super().setup(config, data, str(tmp_path), [GOAL])
-
-    worker = Local({"trial": 0, "attempt": 1, "config": CONFIG})
+    worker = local_trainable(tmp_path, tiny_data)({"trial": 0, "attempt": 1, "config": CONFIG})
     first, second = worker.step(), worker.step()
     assert first["worker_device"] == "cpu"
     assert {"worker_device", "worker_type", "note"} <= set(first)

@@ -7,16 +7,14 @@ import signal
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
 
 from model.checkpoint import read_checkpoint, snapshot
 from model.errors import StorageError
 from model.training import Trainer
+from tests.tuning.trainable_support import local_trainable
 from tuning.coordinator import Objective
-from tuning.experiment import MANIFEST
-from tuning.trials import trainable
 from tuning.trials.saving import TrialSaver
 from tuning.trials.trial_files import TrialFiles
 
@@ -146,17 +144,12 @@ CONFIG = {
 @pytest.fixture
 def start(tmp_path, tiny_data):
     """Starts the trainable, as Ray does in a worker, on a trial of an experiment."""
-    (tmp_path / MANIFEST).write_text("{}")
-    data = np.frombuffer(tiny_data.as_bytes(), dtype=np.uint8)
-
-    class Local(trainable.DialogueTrainable):
-        def setup(self, config):
-            super().setup(config, data, str(tmp_path), [GOAL], config["stops_at"])
+    local = local_trainable(tmp_path, tiny_data)
 
     def begin(trial=0, attempt=1, stops_at=frozenset(), reported=24, **fields):
         config = {"trial": trial, "attempt": attempt, "config": CONFIG | fields}
         config["reported"] = reported
-        return Local(config | {"stops_at": stops_at})
+        return local(config | {"stops_at": stops_at})
 
     return begin
 

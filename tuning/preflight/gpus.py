@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuning.cluster import Resources
+from tuning.nodes import answers, on_node
 from tuning.preflight.checks import Node
 from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.gpu_packing import Measured, Packing, judge
@@ -59,21 +60,24 @@ def try_packing(
     """
     import ray
 
-    chosen = {node: _prober(node, resources.gpus) for node in _one_of_each_kind(nodes)}
+    chosen = {
+        node: on_node(node.id, Prober, num_gpus=resources.gpus).remote()
+        for node in _one_of_each_kind(nodes)
+    }
     if not chosen:
         return Packing(resources.gpus, notes=[f"no node with a GPU is there yet; {_NOT_TRIED}"])
     try:
-        ready = _answers({n: p.ready.remote() for n, p in chosen.items()}, place_seconds)
+        ready = answers({n: p.ready.remote() for n, p in chosen.items()}, place_seconds)
         late = [node for node, answer in ready.items() if answer is None]
         busy = _busy(late, resources.gpus)
         data = ray.put(np.frombuffer(demand.data.as_bytes(), dtype=np.uint8))
         work = (measure, demand.configuration, data, resources.gpus)
         asked = {n: p.measure.remote(*work) for n, p in chosen.items() if n not in late}
-        answers = _answers(asked, seconds) | {n: None for n in late if n not in busy}
+        measured = answers(asked, seconds) | {n: None for n in late if n not in busy}
     finally:
         for prober in chosen.values():
             ray.kill(prober)
-    found = {node.name: _measured(answer) for node, answer in answers.items()}
+    found = {node.name: _measured(answer) for node, answer in measured.items()}
     packing = judge(resources.gpus, found, str(demand))
     packing.notes += [f"{node.name}: others hold its GPUs; {_NOT_TRIED}" for node in busy]
     return packing
@@ -123,27 +127,3 @@ def _busy(late: Sequence[Node], gpus: float) -> set[Node]:
     """Nodes that gave us no GPU because others hold them, not because they hang."""
     idle = _idle_gpus() if late else {}
     return {node for node in late if idle.get(node.id, 0.0) < gpus}
-
-
-def _prober(node: Node, gpus: float) -> Any:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=there)(Prober).remote()
-
-
-def _answers(asked: dict[Node, Any], wait: float) -> dict[Node, Any]:
-    """What each gives, or the error it ends with; None where nothing came in time."""
-    import ray
-
-    references = list(asked.values())
-    came, _ = ray.wait(references, num_returns=len(references), timeout=wait) if asked else ([], [])
-    answers = dict.fromkeys(asked)
-    for node, reference in asked.items():
-        if reference in came:
-            try:
-                answers[node] = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                answers[node] = error
-    return answers

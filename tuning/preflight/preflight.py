@@ -13,6 +13,7 @@ import numpy as np
 from model.errors import ResourceError
 from model.files import reason_of
 from tuning.cluster import Resources, fitting
+from tuning.nodes import ask, last_line, name_of, on_node
 from tuning.preflight.checks import Node, notes_on, of_machine, of_node, of_storage, told_apart
 from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.gpu_probe import measure as measure_there
@@ -51,10 +52,12 @@ class Room:
     Attributes:
         trials: How many it can run at once, see `tuning.cluster.fitting`.
         resources: Of one trial: as asked for, or more of a GPU, where fewer fit on one.
+        more: What the autoscaler may add; None for nothing.
     """
 
     trials: int
     resources: Resources
+    more: Growth | None
 
 
 def _say(note: str) -> None:
@@ -97,7 +100,7 @@ def preflight(
         say(note)
     if check.problems:
         raise PreflightError(check.problems)
-    return Room(check.room, check.resources)
+    return Room(check.room, check.resources, check.more)
 
 
 @dataclass
@@ -190,7 +193,8 @@ class _Preflight:
                 continue
             seen = _reads(mail_file(self.storage, token, node.id), token)
             if facts.shared and not seen:
-                removed = _on(node, remove_mail).remote(str(self.storage), token, node.id)
+                remove = on_node(node.id, remove_mail, max_retries=0)
+                removed = remove.remote(str(self.storage), token, node.id)
                 ray.wait([removed], timeout=self.wait)
             self.problems.extend(of_node(node, facts, driver, self.storage, seen=seen))
             self._machine(node, facts, driver)
@@ -226,7 +230,7 @@ def _known_nodes(own: str) -> tuple[Node, list[Node]]:
     import ray
 
     alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-    names = told_apart({i: n["NodeName"] or n["NodeManagerAddress"] for i, n in alive.items()})
+    names = told_apart({i: name_of(n) for i, n in alive.items()})
     found = {
         i: Node(
             id=i,
@@ -240,15 +244,6 @@ def _known_nodes(own: str) -> tuple[Node, list[Node]]:
     return found[own], sorted((found[i] for i in runs), key=lambda node: node.name)
 
 
-def _on(node: Node, function: Callable[..., Any]) -> Any:
-    """A function as a task for one node; it takes none of what trials hold there."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
-
-
 def _ask(
     nodes: Sequence[Node], arguments: tuple[list[Any], str, str], wait: float, *, count_gpus: bool
 ) -> Iterator[tuple[Node, NodeFacts | str | TimeoutError | None]]:
@@ -257,25 +252,21 @@ def _ask(
     That is a text where a node cannot say, `TimeoutError` where it is silent, None where it was
     lost.
     """
-    import ray
-
     asked = {
-        _on(node, probe).remote(*arguments, node.id, count_gpus=count_gpus and node.gpus > 0): node
+        node: on_node(node.id, probe, max_retries=0).remote(
+            *arguments, node.id, count_gpus=count_gpus and node.gpus > 0
+        )
         for node in nodes
     }
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait) if asked else ([], [])
-    for reference, node in asked.items():
-        if reference not in answered:
-            ray.cancel(reference, force=True)
-            if not _is_alive(node):
-                yield node, None
-                continue
+    for node, answer in ask(asked, wait).items():
+        if isinstance(answer, NodeFacts):
+            yield node, answer
+        elif not _is_alive(node):
+            yield node, None
+        elif answer is None:
             yield node, TimeoutError()
-            continue
-        try:
-            yield node, ray.get(reference)
-        except ray.exceptions.RayError as error:
-            yield node, f"cannot run our code: {_last_line(error)}" if _is_alive(node) else None
+        else:
+            yield node, f"cannot run our code: {last_line(answer)}"
 
 
 def _is_alive(node: Node) -> bool:
@@ -283,10 +274,6 @@ def _is_alive(node: Node) -> bool:
     import ray
 
     return any(known["NodeID"] == node.id and known["Alive"] for known in ray.nodes())
-
-
-def _last_line(error: Exception) -> str:
-    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
 
 
 def _reads(file: AnyPath, token: str) -> bool:

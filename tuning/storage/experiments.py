@@ -16,6 +16,7 @@ from tuning.storage.place import AnyPath, is_uri, place
 from tuning.storage.remote_path import RemotePath, modified
 
 MANIFEST = "experiment.json"
+DATA = "data.safetensors"
 #: Stands for the newest experiment wherever a name is asked for.
 LATEST = "latest"
 

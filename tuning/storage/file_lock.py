@@ -36,9 +36,14 @@ def lock_directory(directory: Path) -> IO[str]:
         reason = f"cannot be locked: {reason_of(error)}; choose another --storage."
         raise StorageError(f"{directory}: {reason}") from error
     file.truncate(0)
-    file.write(f"{platform.node()}, process {os.getpid()}")
+    file.write(this_process())
     file.flush()
     return file
+
+
+def this_process() -> str:
+    """Who we are, for people."""
+    return f"{platform.node()}, process {os.getpid()}"
 
 
 def is_locked(directory: Path) -> bool:

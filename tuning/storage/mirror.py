@@ -21,7 +21,7 @@ from typing import TypeVar
 from model.errors import DialogueTuneError, StorageError
 from model.files import storage_errors
 from tuning.storage.patience import patiently
-from tuning.storage.remote_path import RemotePath, is_transient
+from tuning.storage.remote_path import RemotePath
 from tuning.storage.session import (
     BEAT_SECONDS,
     Session,
@@ -148,7 +148,7 @@ class Mirror:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         with storage_errors(self.remote):
-            return patiently(action, also=is_transient, on_wait=self._say, stopped=self._stopped)
+            return patiently(action, on_wait=self._say, stopped=self._stopped)
 
     def _stopped(self) -> bool:
         return self.stopped()

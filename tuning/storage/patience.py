@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 from model.errors import ConfigurationError, StorageError
 from model.files import reason_of
+from tuning.storage.remote_path import is_transient as says_away
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ def patiently(
     seconds: float | None = None,
     on_wait: Callable[[str], None] = lambda text: None,
     stopped: Callable[[], bool] = lambda: False,
-    also: Callable[[BaseException], bool] = lambda error: False,
+    also: Callable[[BaseException], bool] = says_away,
 ) -> T:
     """Does something with the storage, again and again while the storage is away.
 
@@ -124,9 +125,7 @@ def patiently(
             return result
 
 
-def is_transient(
-    error: BaseException, also: Callable[[BaseException], bool] = lambda error: False
-) -> bool:
+def is_transient(error: BaseException, also: Callable[[BaseException], bool] = says_away) -> bool:
     """Whether an error, or one that caused it, is of a storage that may come back."""
     return any(
         (isinstance(each, OSError) and each.errno in TRANSIENT) or also(each)

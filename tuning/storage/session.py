@@ -9,13 +9,12 @@ for longer than it ever should, by its own clock: the machines' clocks need not 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import secrets
 import time
 from dataclasses import asdict, dataclass, replace
 
 from model.errors import ExperimentError
+from tuning.storage.file_lock import this_process
 from tuning.storage.remote_path import RemotePath
 
 SESSION = "session.json"
@@ -70,7 +69,7 @@ def write_session(experiment: RemotePath, session: Session) -> None:
 
 def new_session() -> Session:
     """A session of this process."""
-    return Session(secrets.token_hex(8), f"{platform.node()}, process {os.getpid()}")
+    return Session(secrets.token_hex(8), this_process())
 
 
 def begin_session(

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from model.errors import ExperimentError
 from model.files import atomic_write, atomic_write_json, storage_errors
+from tuning.journal.compaction import COMPACTED
+from tuning.storage.experiments import DATA
 from tuning.storage.file_lock import is_locked, lock_directory
 from tuning.storage.patience import patiently
-from tuning.storage.remote_path import RemotePath, is_transient
+from tuning.storage.remote_path import RemotePath
 from tuning.storage.session import SESSION, Session, read_session
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ CACHE_VARIABLE = "DIALOGUE_TUNE_CACHE"
 #: The directories of an experiment that are copied, beside the files of its root.
 DIRECTORIES = ("journal",)
 #: Files of the root that are copied when they are asked for, or never.
-_NOT_COPIED = ("data.safetensors", SESSION)
+_NOT_COPIED = (DATA, SESSION)
 _FETCHED = ".fetched.json"
 _OWN = ".session"
 _TRIES = 3
@@ -75,7 +77,7 @@ def fetch(experiment: RemotePath) -> Path:
     with storage_errors(experiment, "read"):
         for tries in range(1, _TRIES + 1):
             try:
-                patiently(lambda: _fetch(experiment, copy), also=is_transient)
+                patiently(lambda: _fetch(experiment, copy))
                 break
             except FileNotFoundError:  # the journal was compacted just now
                 if tries == _TRIES:
@@ -126,7 +128,7 @@ def lacks_some(experiment: RemotePath, copy: Path) -> bool:
         OSError: where that cannot be found out.
     """
     there = {name: info.size for name, info in files_below(experiment) if "/" in name}
-    if (copy / "journal" / "compacted.parquet").is_file():  # which takes the place of segments
+    if (copy / "journal" / COMPACTED).is_file():  # which takes the place of segments
         there = {name: size for name, size in there.items() if not name.endswith(".jsonl")}
         return any(not (copy / name).is_file() for name in there)
     return any(_size(copy / name) < size for name, size in there.items())
@@ -170,4 +172,4 @@ def fetch_file(experiment: RemotePath, name: str, *, again: bool = False) -> Non
         return
     source = experiment / name
     with storage_errors(source, "read"), suppress(FileNotFoundError):  # missed by who opens it
-        atomic_write(file, patiently(source.read_bytes, also=is_transient))
+        atomic_write(file, patiently(source.read_bytes))

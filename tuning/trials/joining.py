@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from model.errors import ResourceError, StorageError
 from tuning.environment import versions
 from tuning.experiment import MANIFEST
+from tuning.nodes import name_of
 from tuning.preflight.checks import disagreements
 from tuning.storage.patience import PATIENCE_VARIABLE, patiently
 from tuning.storage.place import AnyPath
-from tuning.storage.remote_path import is_transient
 
 
 def take_patience(seconds: float | None) -> None:
@@ -51,8 +51,7 @@ def _own_name() -> str:
     if not ray.is_initialized():
         return platform.node()
     own = ray.get_runtime_context().get_node_id()
-    names = [n["NodeName"] or n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == own]
-    return str(names[0]) if names else platform.node()
+    return next((name_of(n) for n in ray.nodes() if n["NodeID"] == own), platform.node())
 
 
 def wait_for(experiment: AnyPath) -> None:
@@ -62,7 +61,7 @@ def wait_for(experiment: AnyPath) -> None:
         StorageError: where it is not, though it was waited for.
     """
     try:
-        patiently(lambda: None, anchor=experiment / MANIFEST, on_wait=_say, also=is_transient)
+        patiently(lambda: None, anchor=experiment / MANIFEST, on_wait=_say)
     except StorageError as error:
         raise StorageError(
             f"{experiment}: this worker does not see the experiment; --storage must be a directory "

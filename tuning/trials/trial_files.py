@@ -35,7 +35,7 @@ from model.training import Report, Trainer
 from tuning.experiment import MANIFEST
 from tuning.storage.patience import patiently
 from tuning.storage.place import AnyPath
-from tuning.storage.remote_path import RemotePath, is_transient
+from tuning.storage.remote_path import RemotePath
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class TrialFiles:
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Does something with these files, however often the storage is away meanwhile."""
-        return patiently(action, anchor=self._anchor, also=is_transient)
+        return patiently(action, anchor=self._anchor)
 
     @property
     def best(self) -> AnyPath:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from analysis import Results
 from analysis.promotion.registry import promote
@@ -17,9 +16,8 @@ from tests.tuning.ray_support import (
     check_resumed,
     command,
     finish,
-    sweep_mapping,
     wait_for_reports,
-    write_corpus,
+    write_sweep,
 )
 from tests.tuning.storage.object_store import CREDENTIALS
 from tuning.experiment import Experiment
@@ -35,13 +33,6 @@ NAME = "search"
 @pytest.fixture
 def sweep(tmp_path):
     return write_sweep(tmp_path, iterations=60)
-
-
-def write_sweep(directory, **fields):
-    file = directory / "sweep.yaml"
-    mapping = sweep_mapping(write_corpus(directory), **fields)
-    file.write_text(yaml.safe_dump(mapping), encoding="utf-8")
-    return file
 
 
 @pytest.fixture
