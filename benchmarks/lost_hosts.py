@@ -9,8 +9,8 @@ hosts of one CPU each, with the driver on a fourth, as its users run it: by ``py
 
 - a host is killed: its processes die, or it loses its power and nothing of it is heard again;
 - a host is cut off for 15 s: packets vanish, nothing is closed; it must not be given up;
-- a host is cut off for 180 s: it is given up, and comes back when its trials run elsewhere; with
-  ``--hang`` its trial hangs meanwhile, as on storage that is away too, and then goes on;
+- a host is cut off for 180 s: it is given up, and comes back when its trials run elsewhere; in
+  half of the cases its trial hangs meanwhile, as on storage that is away too, and then goes on;
 - the driver is killed, and followed by ``python -m tuning resume``; where that is refused, because
   a host does not answer, it is tried again.
 
@@ -66,6 +66,10 @@ _REFUSALS = 20
 _REFUSED_SECONDS = 3.0
 _SEARCH_SEED = 1
 
+#: What loses a host for good.
+_LOST = ("killed", "without power", "given up", "hangs")
+_SAID = {"given up": "cut off for long", "hangs": "cut off for long, and its trial hangs"}
+
 Say = Callable[[str], None]
 
 
@@ -75,8 +79,8 @@ class Blow:
 
     Attributes:
         seconds: When, after the first reports.
-        what: ``killed``, ``without power``, ``cut off``, ``given up`` (cut off for long), ``back``
-            or ``driver``.
+        what: ``killed``, ``without power``, ``cut off``, ``given up`` (cut off for long),
+            ``hangs`` (that, and its trial hangs until the host is back), ``back`` or ``driver``.
         host: Number of the host.
     """
 
@@ -99,7 +103,7 @@ def draw_blows(rng: random.Random, window: float, cuts: tuple[float, float]) -> 
         Blow(rng.uniform(0, window), rng.choice(("killed", "without power")), killed),
         Blow(first, "cut off", short),
         Blow(first + cuts[0], "back", short),
-        Blow(second, "given up", long),
+        Blow(second, rng.choice(("given up", "hangs")), long),
         Blow(second + cuts[1], "back", long),
         Blow(rng.uniform(0, window), "driver"),
     ]
@@ -114,15 +118,11 @@ class Search:
         directory: Has ``sweep.yaml``; experiments are made in ``runs``.
         name: Of the experiment.
         trials: How many.
-        hang: Whether the trial on the host that is given up hangs until the host is back.
         say: Hears of every blow.
     """
 
-    def __init__(
-        self, hosts: Hosts, directory: Path, name: str, trials: int, *, hang: bool, say: Say
-    ) -> None:
+    def __init__(self, hosts: Hosts, directory: Path, name: str, trials: int, *, say: Say) -> None:
         self.hosts = hosts
-        self.hang = hang
         self.hanging: list[int] = []
         self.resumed, self.refusals = False, 0
         self.storage = directory / "runs"
@@ -174,15 +174,16 @@ class Search:
                 hosts.cut(host)
             case "given up":
                 hosts.cut(host)
+            case "hangs":
+                hosts.cut(host)
                 self._hold(host)
-        return f"host {host} {blow.what.replace('given up', 'cut off for long')}"
+        return f"host {host} {_SAID.get(blow.what, blow.what)}"
 
     def _hold(self, host: int) -> None:
-        """Stops the trials on a host where they are, if they are to hang."""
-        if self.hang:
-            self.hanging = trials_on(self.hosts, host, self.workers())
-            for pid in self.hanging:
-                os.kill(pid, signal.SIGSTOP)
+        """Stops the trials on a host where they are."""
+        self.hanging = trials_on(self.hosts, host, self.workers())
+        for pid in self.hanging:
+            os.kill(pid, signal.SIGSTOP)
 
     def _let_go(self, host: int) -> None:
         for pid in set(self.hanging) & set(self.hosts.processes(host)):
@@ -245,7 +246,7 @@ def settle(hosts: Hosts, blows: Sequence[Blow], workers: Collection[str]) -> Non
         AssertionError: where a host was given up that was cut off shortly, or one was not that
             was cut off for long or killed.
     """
-    lost = [blow.host for blow in blows if blow.what in ("killed", "without power", "given up")]
+    lost = [blow.host for blow in blows if blow.what in _LOST]
     kept = [host for host in range(WORKERS + 1) if host not in lost]
     assert (alive := hosts.alive()) == kept, f"alive are hosts {alive}, not {kept}"
     until = time.monotonic() + _SETTLE_SECONDS
@@ -333,7 +334,6 @@ def lose_hosts(
     trials: int = TRIALS,
     cuts: tuple[float, float] = CUTS,
     window: float = WINDOW_SECONDS,
-    hang: bool = False,
     say: Say = print,
 ) -> list[list[Blow]]:
     """Runs the search in peace once, and then so many times while hosts are lost.
@@ -345,7 +345,6 @@ def lose_hosts(
         trials: Of each search.
         cuts: How many seconds the short cut and the long one last.
         window: Within how many seconds of the first reports everything happens.
-        hang: Whether the trial on the host that is cut off for long hangs meanwhile.
         say: Hears of everything.
 
     Raises:
@@ -362,7 +361,7 @@ def lose_hosts(
             hosts.start_head()
             hosts.start_workers()
             began = time.monotonic()
-            search = Search(hosts, directory, name, trials, hang=hang, say=say)
+            search = Search(hosts, directory, name, trials, say=say)
             search.endure(blows)
             settle(hosts, blows, search.workers())
             seconds = time.monotonic() - began
@@ -409,9 +408,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SECONDS",
         help="how long the host is cut off that is given up (%(default)s)",
     )
-    parser.add_argument(
-        "--hang", action="store_true", help="its trial hangs meanwhile, and then goes on"
-    )
     arguments = parser.parse_args(argv)
     if (reason := why_not()) is not None:
         raise BenchmarkError(f"there can be no hosts here: {reason}.")
@@ -422,7 +418,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=seed,
             trials=arguments.trials,
             cuts=(CUTS[0], float(arguments.long_cut)),
-            hang=arguments.hang,
             say=say,
         )
     write_json(arguments.json, {"seed": seed, "blows": [[vars(b) for b in bs] for bs in blows]})

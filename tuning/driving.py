@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +29,7 @@ from tuning.journal.segments import SENT_SEGMENT_ROWS
 from tuning.preflight.preflight import Room
 from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
+from tuning.scratch import scratch_directory
 from tuning.searchers import STATES, make_searcher
 from tuning.storage.mirror import Mirror
 from tuning.storage.patience import patience_seconds, patiently
@@ -220,7 +220,7 @@ class Driver:
             self.mirror.stopped = journal.stopped
         stopper = BudgetStopper(self.budget, lambda: _announce_end(self.budget, view))
         search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
-        with tempfile.TemporaryDirectory(prefix="dialogue-tune-") as scratch:  # nothing of ours
+        with scratch_directory() as scratch:  # nothing of ours is in it
             tuner = tune.Tuner(
                 self._trainable(data, resources),
                 tune_config=tune.TuneConfig(
@@ -233,7 +233,7 @@ class Driver:
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
-                    storage_path=scratch,
+                    storage_path=str(scratch),
                     verbose=0,
                     stop=stopper,
                     # We restart trials ourselves.
