@@ -530,6 +530,7 @@ def test_pairs_are_split_at_line_feeds_alone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.long
 def test_growth_end_to_end(tmp_path, capsys):
     corpus = tmp_path / "pairs.tsv"
     letters = "abcdefghijklmnopqrstuvw"
@@ -589,6 +590,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys)
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_whole_sweep_end_to_end(tmp_path, capsys):
     file = tmp_path / "sweep.json"
     assert whole_sweep.main([*TOY_SWEEP, "--json", str(file)]) == 0

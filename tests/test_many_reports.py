@@ -79,6 +79,7 @@ def test_small_and_without_ray(tmp_path, capsys):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "every"), [("ray", 0.0), ("ray-quiet", 1.0)])
+@pytest.mark.long
 def test_small_through_ray(side, every, tmp_path, monkeypatch):
     monkeypatch.setitem(many_reports.RAY, side, every)
     file = tmp_path / "found.json"

@@ -109,6 +109,7 @@ class TestExecuted:
         assert " of the time" in text
         assert (next((directory / "runs").glob("*/report.html"))).stat().st_size > 10_000
 
+    @pytest.mark.long
     def test_of_an_experiment_that_is_there_already(self, outputs, directory, tmp_path):
         (path,) = (p for p in (directory / "runs").iterdir() if (p / "experiment.json").exists())
         execute(tmp_path, EXPERIMENT=str(path))

@@ -122,8 +122,10 @@ def test_what_cannot_be_begun_with_is_refused_before_anything_is_written(search,
 
 
 def test_a_repetition_is_the_same_search_under_another_name(search, tmp_path):
-    first = search("first", trials=2, parameters=SHORT, concurrency=1)
-    extend(first.path, trials=1)
+    first = search("first", trials=1, parameters=SHORT, concurrency=1)
+    extend(first.path, trials=2)
+    sessions = [row.reason for row in Results.open(first.path).rows if row.kind == "session"]
+    assert sessions == ["0 trials known", "1 trial known"]
     said = []
     again = repeat("first", storage=tmp_path / "runs", say=said.append)
     assert again.name == "first-repeat"
@@ -173,6 +175,7 @@ def test_a_population_trains(search):
 
 
 @pytest.mark.chaos
+@pytest.mark.long
 def test_an_extension_killed_and_resumed_is_the_longer_search(corpus, tmp_path):
     """By the command line, with SIGKILL of the driver in the middle of the extension."""
     storage = tmp_path / "runs"

@@ -90,7 +90,13 @@ def test_a_killed_driver_resumes_with_nothing_finished_run_again(sweep_file):
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.long),
+    ],
+)
 def test_is_stopped_cleanly_and_says_how_to_go_on(sweep_file, number):
     storage = sweep_file.parent / "runs"
     process = command(*run_arguments(sweep_file, "search", "--wandb", "offline"))

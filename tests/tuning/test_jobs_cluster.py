@@ -100,6 +100,7 @@ def test_nothing_secret_is_left_on_the_cluster(head):
         assert b"dt-data" not in file.read_bytes()  # nor weights
 
 
+@pytest.mark.long
 def test_a_stopped_search_is_gone_on_with(head, sweep_file, tmp_path):
     words = ["submit", sweep_file, "--trials", 2, "--name", "two", *options(head, sweep_file)]
     words += ["--set", "iterations=150", "--set", "report_every=10", "--wandb", "disabled"]

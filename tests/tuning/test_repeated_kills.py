@@ -14,6 +14,7 @@ TRIALS = 6
 
 @pytest.mark.ray
 @pytest.mark.chaos
+@pytest.mark.long
 def test_two_kills_in_a_row(tmp_path):
     """Of a search that logs to W&B online; `test_tracking` has one that is killed offline."""
     said = []
