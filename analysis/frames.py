@@ -12,6 +12,7 @@ import pandas as pd
 
 from model.config import RULES
 from tuning.coordinator import Objective
+from tuning.journal.clock import steady_times
 from tuning.journal.columns import METRIC, JournalTable
 
 #: Metrics of a trial's best and of its last report that the table of trials shows.
@@ -69,8 +70,12 @@ class Frames:
 
     @cached_property
     def _events(self) -> pd.DataFrame:
-        """The rows that are of a trial; the index is the row's place in the table."""
-        events = _pandas(self.journal.table, _EVENTS)
+        """The rows that are of a trial, with their steady times (`tuning.journal.clock`).
+
+        The index is the row's place in the table.
+        """
+        table = self.journal.table
+        events = _pandas(table, _EVENTS).assign(steady=steady_times(table))
         events = events[events["trial"].notna()]
         return events.astype({"trial": "int64"})
 
@@ -93,10 +98,24 @@ class Frames:
         }
         return pd.DataFrame(columns, index=places, dtype="float64")
 
+    @property
+    def _places_of_history(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        reports = self._reports[self._reports["stands"]].sort_values(["trial", "iteration"])
+        places: np.ndarray[Any, np.dtype[np.int64]] = reports.index.to_numpy()
+        return places
+
+    def history_seconds(self) -> pd.Series[float]:
+        """Seconds from the journal's first row to each row of `history`, by a clock nobody sets."""
+        return pd.Series(steady_times(self.journal.table)[self._places_of_history])
+
+    def spans(self) -> pd.Series[float]:
+        """Seconds from each trial's first row to its last, by a clock that nobody sets."""
+        steady = self._events.groupby("trial")["steady"]
+        return steady.last() - steady.first()
+
     def history(self) -> pd.DataFrame:
         """One row for each report that stands; see `analysis.results.Results.history`."""
-        reports = self._reports[self._reports["stands"]].sort_values(["trial", "iteration"])
-        table = self.journal.table.take(reports.index.to_numpy())
+        table = self.journal.table.take(self._places_of_history)
         metrics = [name for name in self.journal.metrics if name not in _HISTORY]
         frame = _pandas(table, _HISTORY)
         frame["time"] = _moment(frame["time"])
@@ -175,7 +194,7 @@ class Frames:
         """Time of each trial's attempts, without the time between them."""
         events = self._events
         trial = events["trial"]
-        passed = events.groupby("trial")["time"].diff()
+        passed = events.groupby("trial")["steady"].diff()
         within = passed.mask(events["kind"].isin(["proposed", "restarted", "retried", "stopped"]))
         return within.groupby(trial).sum()
 
@@ -200,7 +219,7 @@ class Frames:
         by_trial = events.groupby("trial")
         first = (events["kind"] == "report") & by_trial["kind"].shift().isin(_BEGINS)
         step = self._metrics(["step_seconds"], events.index)["step_seconds"]
-        waited = (by_trial["time"].diff() - step).clip(lower=0.0)
+        waited = (by_trial["steady"].diff() - step).clip(lower=0.0)
         return waited[first].groupby(events["trial"]).sum(min_count=1)
 
     def _last_said(self, name: str) -> pd.Series[Any]:

@@ -1,7 +1,8 @@
 """What each node did for a search, and hours of each type of node, from the journal alone.
 
-An attempt at a trial holds its worker from its first step to its last row. What a node is up
-beyond that (starting, waiting for work, until it is taken away) the journal does not know.
+An attempt at a trial holds its worker from its first step to its last row, by clocks that nobody
+sets: the worker measured the step, the driver what came after it. What a node is up beyond that
+(starting, waiting for work, until it is taken away) the journal does not know.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Placed:
     Attributes:
         trial: Which trial.
         worker: ``host:pid``.
-        begin, end: First step and last row, in seconds since 1970.
+        begin, end: First step and last row, in seconds since the search began
+            (`tuning.journal.clock`).
         device, kind: `Row.worker_device` and `Row.worker_type`, where they are known.
         peak_mb: Resident memory at its peak, in megabytes; 0 where it is not known.
     """
@@ -93,7 +95,7 @@ def _gpus_of(results: Results) -> float:
 
 def _placed(results: Results) -> list[Placed]:
     """All attempts that reported; what type a node has is known from any of them."""
-    attempts = list(placed(results.rows))
+    attempts = list(placed(results.steady_rows))
     kinds = {attempt.node: attempt.kind for attempt in attempts if attempt.kind}
     for attempt in attempts:
         attempt.kind = attempt.kind or kinds.get(attempt.node)
@@ -101,7 +103,11 @@ def _placed(results: Results) -> list[Placed]:
 
 
 def placed(rows: Iterable[Row]) -> Iterator[Placed]:
-    """Attempts that reported, in the order of their first reports."""
+    """Attempts that reported, in the order of their first reports.
+
+    Args:
+        rows: Of a whole journal, with steady times.
+    """
     live: dict[int, Placed] = {}
     found: list[Placed] = []
     for row in rows:

@@ -2,7 +2,8 @@
 
 A worker's second is either within an attempt at a trial or not. Within, the reports say how long
 each step took and what for; the rest is waiting for the driver. The parts add up to the wall time
-times the number of workers, of every session of a driver.
+times the number of workers, of every session of a driver. Steps are by the worker's clock, all else
+by the driver's; nobody sets these. What passed between two sessions is nobody's.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Session:
 
 def overhead(results: Results) -> list[Session]:
     """Where the time went, session by session."""
-    sessions = _by_session(results.rows)
+    sessions = _by_session(results.steady_rows)
     running = results.running
     return [_Timeline(rows).session(running=running and rows is sessions[-1]) for rows in sessions]
 

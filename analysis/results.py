@@ -17,6 +17,7 @@ from model.config import DEFAULTS
 from model.errors import ConfigurationError, ExperimentError
 from tuning.experiment import Experiment
 from tuning.journal import Row, read_journal
+from tuning.journal.clock import steady_rows
 from tuning.journal.columns import JournalTable, read_journal_table, table_of_rows
 
 
@@ -84,6 +85,11 @@ class Results:
         rows = read_journal(self.experiment.journal, damage.append).rows
         return [row for row in rows if row.seq <= last]
 
+    @cached_property
+    def steady_rows(self) -> list[Row]:
+        """The rows with times for durations, see `tuning.journal.clock`."""
+        return steady_rows(self.rows)
+
     @property
     def objective(self) -> str:
         """The metric that trials are ranked by, such as ``val_loss``."""
@@ -135,6 +141,16 @@ class Results:
         has a figure.
         """
         return self._frames.history()
+
+    @cached_property
+    def history_seconds(self) -> pd.Series[float]:
+        """Seconds from the search's first row to each row of `history`, for durations."""
+        return self._frames.history_seconds()
+
+    @cached_property
+    def spans(self) -> pd.Series[float]:
+        """Seconds from each trial's first row to its last, by its number, for durations."""
+        return self._frames.spans()
 
     @cached_property
     def trials(self) -> pd.DataFrame:

@@ -20,10 +20,13 @@ for name in dialogue-tune-worker dialogue-tune-head; do
   aws iam get-role --role-name "$name" > /dev/null 2>&1 ||
     aws iam create-role --role-name "$name" --assume-role-policy-document "$machines" > /dev/null
   aws iam put-role-policy --role-name "$name" --policy-name storage --policy-document "$storage"
-  aws iam get-instance-profile --instance-profile-name "$name" > /dev/null 2>&1 || {
+  aws iam get-instance-profile --instance-profile-name "$name" > /dev/null 2>&1 ||
     aws iam create-instance-profile --instance-profile-name "$name" > /dev/null
+  # A profile holds one role, or none yet where an earlier run ended in between.
+  role=$(aws iam get-instance-profile --instance-profile-name "$name" \
+    --query 'InstanceProfile.Roles[].RoleName' --output text)
+  [ "$role" = "$name" ] ||
     aws iam add-role-to-instance-profile --instance-profile-name "$name" --role-name "$name"
-  }
 done
 
 worker=$(aws iam get-role --role-name dialogue-tune-worker --query Role.Arn --output text)

@@ -136,6 +136,11 @@ def reason_of(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error) or "unknown reason"
 
 
+def is_no_space(reason: str) -> bool:
+    """Whether a reason of ours, or a message with one in it, is that a disk or a quota is full."""
+    return any(_REASONS[number] in reason for number in (errno.ENOSPC, errno.EDQUOT))
+
+
 @contextlib.contextmanager
 def storage_errors(
     path: str | os.PathLike[str] | RemoteFile, action: str = "written"

@@ -1,11 +1,17 @@
 """docs/cluster.md is executed: what one machine can run is run, the rest meets the real parsers."""
 
+import itertools
 import os
 import re
+import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,13 +20,14 @@ import yaml
 
 from analysis import Results
 from tests.conftest import exit_status
+from tests.processes import free_port, with_settings
 from tests.tuning.jobs_support import ROOT, Head
 
 TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 #: Indented lines that are no commands: what a program prints, and variables to set.
 OUTPUT = ("node ", "the same one on every node", "RAY_")
 #: Said by the guide, checked by nobody here: they are of no package that is installed.
-FOREIGN = ("cd", "chmod", "export", "helm", "docker")
+FOREIGN = (".", "cd", "chmod", "export", "helm", "docker", "git", "mkdir", "ssh")
 DASHBOARD, STORAGE = "http://127.0.0.1:8265", "/mnt/runs"
 
 
@@ -50,7 +57,7 @@ def inline(program):
 
 
 def test_every_command_has_somebody_who_checks_it():
-    known = {"python", "ray", "kubectl", *FOREIGN}
+    known = {"python", "ray", "kubectl", "make", *FOREIGN}
     programs = {words[0] for words in commands()}
     assert {"python", "ray", "kubectl"} <= programs
     assert programs <= known, "see which test here is to check it"
@@ -81,11 +88,18 @@ def test_rays(words):
     from ray.scripts.scripts import cli
 
     name, *arguments = words[1:]
-    arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
+    arguments = list(itertools.takewhile(lambda word: word not in (">", "&&"), arguments))
     cli.commands[name].make_context(name, list(arguments))
     files = [word for word in arguments if word.endswith(".yaml")]
     assert [file for file in files if not (ROOT / file).is_file()] == []
-    assert files or name in ("get-auth-token", "start")
+    assert files or name in ("get-auth-token", "start", "status", "stop")
+
+
+def test_what_is_made_can_be_made():
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [target for words in commands("make") for target in words[1:]]
+    assert targets
+    assert [target for target in targets if f"\n{target}: " not in made] == []
 
 
 def test_files_of_kubernetes():
@@ -115,8 +129,45 @@ def test_names_in_kubernetes():
     assert [cluster for cluster in clusters if ("RayCluster", cluster) not in names] == []
 
 
+def test_the_log_of_a_job_is_asked_for_once_there_is_one():
+    """The Job is made when its cluster is up; `kubectl logs` alone would end at once."""
+    ours = commands("kubectl")
+    log = next(i for i, words in enumerate(ours) if words[1] == "logs")
+    _, verb, resource, until, patience = ours[log - 1]
+    assert (verb, resource) == ("wait", f"ray{ours[log][-1]}")
+    assert until == "--for=jsonpath={.status.jobDeploymentStatus}=Running"
+    assert patience.startswith("--timeout=")
+
+
+def test_kubernetes_takes_the_entry_for_prometheus():
+    from tests.deploy.kuberay import problems
+
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    file = ROOT / "deploy" / "kubernetes" / "network-policy.yaml"
+    policy = yaml.safe_load(file.read_text(encoding="utf-8"))
+    policy["spec"]["ingress"] += yaml.safe_load(text)
+    assert problems(policy) == []
+
+
+def test_manifests_on_a_cluster_have_the_commit():
+    """By one command, which `tests/deploy/test_copying.py` runs as the cluster files have it."""
+    said = {words[3] for words in commands("ray exec")}
+    assert len(commands("ray exec")) == 2
+    (line,) = said
+    for file in ("cluster.yaml", "deploy/cluster-local.yaml"):
+        text = re.sub(r" *\\\n# +", " ", (ROOT / file).read_text(encoding="utf-8"))
+        assert f'ray exec {file} "{line}"' in text
+
+
+def test_a_machine_is_taken_back_by_the_cluster_files_command():
+    (words,) = [words for words in commands("ssh") if "HEAD:6379" in words[-1]]
+    file = (ROOT / "deploy" / "cluster-local.yaml").read_text(encoding="utf-8")
+    assert f"#   ssh USER@WORKER '{words[-1]}'" in re.sub(r" *\\\n# +", " ", file)
+
+
 def test_the_project_lies_where_the_next_command_looks():
-    (home,) = {words[1] for words in commands("cd")}
+    cloned, home = dict.fromkeys(words[1] for words in commands("cd"))
+    assert [cloned] == [words[-1] for words in commands("git clone")]
     copied = {words[4] for words in commands("ray rsync-up")}
     assert f"{home.removeprefix('~/')}/" in copied
 
@@ -129,6 +180,94 @@ def test_the_version_to_install_is_the_pinned_one():
 
 
 # Those that one machine can run
+
+
+#: The blocks of commands in the section for beginners, and where each is said.
+FIRST = ("both: install", "both", "head", "worker", "head again", "both: end")
+
+
+def first_blocks() -> dict[str, str]:
+    """The lines of each block, as a shell reads them."""
+    section = TEXT.split("\n## ")[1]
+    assert section.startswith("The first one, in ten minutes\n")
+    blocks = re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
+    return dict(zip(FIRST, (re.sub("^    ", "", each, flags=re.M) for each in blocks), strict=True))
+
+
+@pytest.fixture
+def two_homes():
+    """A directory with a home for each of two machines, which are this one; whatever runs is ended.
+
+    Its name is short: the paths of Ray's sockets may have 107 bytes.
+    """
+    place = Path(tempfile.mkdtemp(prefix="dtg", dir="/tmp"))
+    mark = f"DIALOGUE_TUNE_TEST_GUIDE={secrets.token_hex(8)}"
+    for name in ("head", "worker", "runs"):
+        (place / name).mkdir()
+    try:
+        yield place, mark
+    finally:
+        until = time.monotonic() + 30
+        while pids := with_settings(mark):
+            assert time.monotonic() < until, f"processes {pids} do not end"
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_the_first_one(two_homes):
+    """Its own lines, all but the installation and the end, in a shell for each of two nodes.
+
+    Both are on this machine, as the guide has it for one machine alone, but with a home each, so
+    that the token has to be copied. The search is a small one.
+    """
+    place, mark = two_homes
+    port, blocks = str(free_port()), first_blocks()
+    ours = {
+        r"HEAD=\S+ WORKER=\S+ STORAGE=\S+": f"HEAD=127.0.0.2 WORKER=127.0.0.3 STORAGE={place}/runs",
+        r"^\. \.venv/bin/activate$": f"PATH={Path(sys.executable).parent}:$PATH",
+        r"6379": port,
+        r"^ray start": "ray start --num-cpus=1 --object-store-memory=80000000",
+        r"--name first$": f"--name first {' '.join(SMALL)}",
+    }
+    outer = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WANDB_"))}
+    outer |= {"RAY_TMPDIR": str(place), "OMP_NUM_THREADS": "1"} | dict([mark.split("=")])
+    outer |= {"WORKER_HOME": str(place / "worker")}  # where "ssh" comes out
+    ssh = 'ssh() { [ "$1" = "$WORKER" ] && ( cd "$WORKER_HOME" && bash -c "$2" ); }'
+
+    def say(machine, *names):
+        text = "".join(blocks[name] for name in ("both", *names))
+        for pattern, instead in ours.items():
+            text = re.sub(pattern, instead, text, flags=re.MULTILINE)
+        result = subprocess.run(
+            ["bash", "-ec", f"{ssh}\n{text}"],
+            cwd=ROOT,
+            env=outer | {"HOME": str(place / machine)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    say("head", "head")
+    token = place / "worker" / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0
+    say("worker", "worker")
+    said = say("head", "head again")
+    assert re.search(r"Active:\n 1 node_\w+\n", said), said  # the second one is seen seconds later
+    assert f"finished: {place}/runs/first" in said
+    trials = Results.open(place / "runs" / "first").trials
+    assert trials["state"].isin(["finished", "stopped"]).all()
+    assert set(trials["node"]) == {"127.0.0.2", "127.0.0.3"}, said
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +305,8 @@ SMALL = ("--trials=2", "--set=iterations=60", "--set=report_every=10", "--wandb=
 class TestRun:
     def test_the_token(self, tmp_path):
         """By the guide's own lines, in a shell."""
-        (lines,) = re.findall(r"^    ray get-auth-token .*\n    chmod .*$", TEXT, re.MULTILINE)
+        token = r"^    ray get-auth-token .* #.*\n    chmod .*$"
+        (lines,) = re.findall(token, TEXT, re.MULTILINE)
         outer = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}:{outer['PATH']}"
         subprocess.run(

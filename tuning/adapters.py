@@ -20,9 +20,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from model.errors import DialogueTuneError, GpuMemoryError, ResourceError, StorageError
+from model.files import is_no_space
 from model.training import Report
 from tuning.coordinator import Coordinator
-from tuning.journal.row import NODE_LOST, OUT_OF_GPU_MEMORY, PREEMPTED
+from tuning.journal.row import NODE_LOST, OUT_OF_GPU_MEMORY, PREEMPTED, STORAGE_LOST
 from tuning.scheduling import Decision
 from tuning.time_budget import TimeBudget
 
@@ -54,6 +55,8 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         coordinator: Asked for assignments, and told of failed attempts.
         concurrency: Asked how many trials may be live at once.
         on_assignment: Called, within Ray's loop, whenever one is handed out.
+        storage_works: Whether the driver can write where the trials do; asked when a worker could
+            not.
     """
 
     def __init__(
@@ -61,8 +64,11 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         coordinator: Coordinator,
         concurrency: Callable[[], int],
         on_assignment: Callable[[], None] = lambda: None,
+        storage_works: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
+        self.storage_works = storage_works
+        self.storage_losses = 0  # since the last report of any trial
         self.on_assignment = on_assignment
         self.coordinator = coordinator
         self.concurrency = concurrency
@@ -97,8 +103,11 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
         if not error or trial is None:
             return
         reason = self.reasons.pop(trial_id, "unknown error")
-        if "StorageError: " in reason:  # every trial would meet it; they can go on later
-            self.error = self.error or StorageError(reason.partition("StorageError: ")[2])
+        if "StorageError: " in reason:
+            reason = reason.partition("StorageError: ")[2]
+            if self._every_trial_would_meet(reason):  # they can go on later
+                self.error = self.error or StorageError(reason)
+            reason = f"{STORAGE_LOST}: {reason}"
         if "ResourceError: " in reason:  # so would every trial that is placed on that node
             self.error = self.error or ResourceError(reason.partition("ResourceError: ")[2])
         if self.error is None:
@@ -106,6 +115,16 @@ class SearchAdapter(RaySearcher):  # type: ignore[misc]
                 # A configuration that a worker refuses, or that is too large, would be so again.
                 refused = "ConfigurationError: " in reason or reason.startswith(OUT_OF_GPU_MEMORY)
                 self.coordinator.failed(trial, reason, retry=not refused)
+
+    def _every_trial_would_meet(self, reason: str) -> bool:
+        """Whether a storage that failed one worker fails all: it is full, or away from us too.
+
+        Or from all nodes but ours, which shows when many in a row lose it and none reports.
+        """
+        self.storage_losses += 1
+        if self.storage_losses > 2 * (len(self.running) + 1) or is_no_space(reason):
+            return True
+        return not self.storage_works()
 
     @contextmanager
     def ending_on_error(self) -> Iterator[None]:
@@ -140,6 +159,7 @@ class ScheduleAdapter(FIFOScheduler):  # type: ignore[misc]
         """Called by Ray with each report, before anything is done about it."""
         report: Report = result["report"]
         decision = Decision.STOP
+        self.search.storage_losses = 0
         with self.search.ending_on_error():
             decision = self.search.coordinator.report(
                 trial.config["trial"],

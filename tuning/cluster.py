@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ResourceError
+from model.wording import plural
 from tuning.authentication import check_authentication, has_token
-from tuning.local_ray import ROOT, here, private_options
+from tuning.local_ray import here, private_options
+from tuning.nodes import leaving
+from tuning.shipping import package
 
 if TYPE_CHECKING:
     from tuning.preflight.node_types import Growth
@@ -34,8 +40,6 @@ _ENVIRONMENT = {
 _ANSWER_SECONDS = 10.0
 #: An autoscaler may know no limit.
 MOST_AT_ONCE = 1000
-#: What the workers of a cluster need; everything else of the checkout stays here.
-_SHIPPED = ("model", "tuning")
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,9 @@ def connected(address: str | None) -> Iterator[None]:
         _check_answers(address)
         if (warning := check_authentication(address)) is not None:
             print(f"warning: {warning}", file=sys.stderr)
-        options |= {"address": address, "runtime_env": runtime_environment()}
+        options["address"] = address
     try:
-        with here() if address is None else nullcontext():
+        with here() if address is None else _shipping(options):
             ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(_refusal(address, error)) from None
@@ -160,14 +164,29 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def runtime_environment() -> dict[str, Any]:
-    """Ships our packages to the workers, without data, experiments or secrets."""
-    return {
-        "py_modules": [str(ROOT / package) for package in _SHIPPED],
-        # What begins with a dot may be secret; by ".*" Ray would leave out "." too: everything.
-        "excludes": ["__pycache__", ".?*"],
-        "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"},
-    }
+@contextmanager
+def _shipping(options: dict[str, Any]) -> Iterator[None]:
+    """Lets `ray.init` send our code to the workers, without data, experiments or secrets.
+
+    It is their working directory. Without one, Ray would have them import from the driver's current
+    directory first: from whatever lies there on their own machine.
+    """
+    environment: dict[str, Any] = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
+    options["runtime_env"] = environment
+    if _job_has_working_directory():  # with the same code; Ray takes no second one
+        yield
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "code.zip"
+        file.write_bytes(package({}))
+        environment["working_dir"] = str(file)
+        yield
+
+
+def _job_has_working_directory() -> bool:
+    """Whether we are the driver of a job of Ray's that was sent with one."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return "working_dir" in (job.get("runtime_env") or {})
 
 
 def fitting(
@@ -175,7 +194,8 @@ def fitting(
 ) -> int:
     """How many trials the cluster can run at once, with all the nodes that may be added to it.
 
-    Ray Tune asks for the place of every trial that is out, which makes the autoscaler add nodes.
+    Nodes that are about to leave it do not count. Ray Tune asks for the place of every trial that
+    is out, which makes the autoscaler add nodes.
 
     Args:
         resources: Of one trial.
@@ -190,8 +210,9 @@ def fitting(
 
     from tuning.preflight.node_types import HEAD
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    nodes = [node["Resources"] for node in alive if node["NodeID"] not in without]
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
+    gone = leaving()
+    nodes = [node["Resources"] for node in alive if node["NodeID"] not in gone]
     wanted = {name: amount for name, amount in resources.request().items() if amount > 0}
 
     def fits(node: Mapping[str, float]) -> int:
@@ -205,7 +226,8 @@ def fitting(
         asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
         raise ResourceError(
             f"a trial asks for {asked}, but no node has that much (the nodes have: "
-            f"{'; '.join(map(_has, nodes))}){_nor_added(more)}; "
+            f"{'; '.join(map(_has, nodes)) or 'nothing'}{_but_for(len(alive) - len(nodes))})"
+            f"{_nor_added(more)}; "
             "lower --cpus-per-trial or --gpus-per-trial."
         )
     return min(count, MOST_AT_ONCE)
@@ -213,6 +235,10 @@ def fitting(
 
 def _has(node: Mapping[str, float]) -> str:
     return ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+
+
+def _but_for(leaving: int) -> str:
+    return f", but for {plural(leaving, 'node')} about to leave" if leaving else ""
 
 
 def _nor_added(more: Growth | None) -> str:

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from model.errors import ExperimentError
 from tuning.journal import Journal, Row
 from tuning.journal.row import (
-    BLAMELESS,
     COMPLETE,
     INTERRUPTED,
     OUT_OF_GPU_MEMORY,
     TARGET_REACHED,
+    is_blameless,
 )
 from tuning.objective import Objective, all_reached, best_values
 from tuning.scheduling import Decision, Scheduler
@@ -61,6 +61,8 @@ class Coordinator:
         target: How many trials to run, extensions included.
         target_reached: Whether a trial is as good as the objectives' targets.
         check: Called before every row is written; raises where the search must not go on.
+        keep_safe: Called where the rows written so far must outlive this machine: before a trial
+            whose files are of one configuration goes on with another's weights and configuration.
         keep_weights: Called with (source, trial, iteration) before a trial takes over another's
             weights: it is to keep the source's newest checkpoint for the trial.
     """
@@ -86,6 +88,7 @@ class Coordinator:
         self.target_reached = False
         self.keep_weights: Callable[[int, int, int], None] = lambda source, trial, iteration: None
         self.check: Callable[[], None] = lambda: None
+        self.keep_safe: Callable[[], None] = lambda: None
         self._to_restart: deque[int] = deque()
         self._exhausted = False
 
@@ -128,6 +131,8 @@ class Coordinator:
                 source_iteration=record.copy.source_iteration,
             )
         row = self._write(row)
+        if row.source is not None:
+            self.keep_safe()
         self._take_in_restart(row)
         self._tell(row)
         return Assignment(trial, record.attempt, record.config, record.cloned_at, record.iteration)
@@ -267,7 +272,7 @@ class Coordinator:
 
         Args:
             trial: Number of the trial.
-            reason: Why, in words; those of `BLAMELESS` do not count among the failures, but
+            reason: Why, in words; one that `is_blameless` knows does not count as a failure, but
                 after `MOST_LOSSES` without progress it may be the trial that ends its nodes.
             retry: Whether another attempt could end otherwise.
 
@@ -278,7 +283,7 @@ class Coordinator:
         record = self.trials[trial]
         if record.state != "running" or trial in self._to_restart:
             return  # that attempt had ended before
-        if reason in BLAMELESS:
+        if is_blameless(reason):
             enough = record.losses + 1 >= MOST_LOSSES
         else:
             enough = record.failures + 1 >= self.max_failures
@@ -302,7 +307,7 @@ class Coordinator:
 
     def _take_in_failure(self, row: Row) -> None:
         assert row.trial is not None
-        if row.reason in BLAMELESS:
+        if is_blameless(row.reason):
             self.trials[row.trial].losses += 1
         else:
             self.trials[row.trial].failures += 1

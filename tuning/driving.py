@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 from model.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from model.errors import ResourceError, StorageError
 from model.prepared_data import PreparedData
+from model.wording import plural
 from tuning.cluster import MOST_AT_ONCE, Resources, fitting
 from tuning.concurrency import Concurrency
 from tuning.coordinator import Coordinator
@@ -27,6 +29,7 @@ from tuning.journal import Journal, Row, compact, read_journal
 from tuning.journal.row import INTERRUPTED, TIME_BUDGET
 from tuning.journal.segments import SENT_SEGMENT_ROWS
 from tuning.preflight.preflight import Room
+from tuning.preflight.probe import DRIVER, mail_file, write_and_read
 from tuning.prometheus import SearchMetrics
 from tuning.scheduling import PbtScheduler, make_scheduler
 from tuning.scratch import scratch_directory
@@ -108,7 +111,7 @@ class Driver:
         concurrency = Concurrency(places, room.trials, settings["concurrency"])
         self._remove_leftovers()
         seconds = time.monotonic() - self.budget.started
-        known = f"{len(coordinator.trials)} trials known"
+        known = f"{plural(len(coordinator.trials), 'trial')} known"
         coordinator.session("session", known, startup_seconds=seconds)
         begin(coordinator)
         searched = list(self.sweep.space.searched)
@@ -122,7 +125,7 @@ class Driver:
             coordinator.listeners = [view, remover, metrics, *followers]
             if self.mirror is not None:
                 self.mirror.on_problem = view.note
-                coordinator.check = self.mirror.check
+                coordinator.check, coordinator.keep_safe = self.mirror.check, self.mirror.flush
             try:
                 self._fit(data, room.resources, concurrency, view)
             except KeyboardInterrupt:
@@ -135,7 +138,8 @@ class Driver:
                 for follower in followers:
                     follower.close()
             if coordinator.exhausted and coordinator.done:
-                view.note(f"no other configuration is left; {len(coordinator.trials)} trials")
+                ended = plural(len(coordinator.trials), "trial")
+                view.note(f"no other configuration is left; {ended}")
         coordinator.listeners = []
         self._remove_leftovers()
         coordinator.end_session(TIME_BUDGET if self.budget.ended_search else INTERRUPTED)
@@ -219,7 +223,9 @@ class Driver:
         if self.mirror is not None:
             self.mirror.stopped = journal.stopped
         stopper = BudgetStopper(self.budget, lambda: _announce_end(self.budget, view))
-        search = SearchAdapter(self.coordinator, concurrency, interrupts.announce)
+        search = SearchAdapter(
+            self.coordinator, concurrency, interrupts.announce, self._storage_works
+        )
         with scratch_directory() as scratch:  # nothing of ours is in it
             tuner = tune.Tuner(
                 self._trainable(data, resources),
@@ -248,6 +254,12 @@ class Driver:
                 tuner.fit()
             if search.error is not None:
                 raise search.error
+
+    def _storage_works(self) -> bool:
+        """Whether the driver can write and read where the trials do."""
+        token = secrets.token_hex(8)
+        file = mail_file(self.experiment.place / "trials", token, DRIVER)
+        return write_and_read(file, token) is None
 
     def _trainable(self, data: PreparedData, resources: Resources) -> Any:
         from ray import tune

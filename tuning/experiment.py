@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from model.errors import DialogueTuneError, ExperimentError
+from model.errors import DialogueTuneError, ExperimentError, PreparedDataError
 from model.evaluation import unigram_loss
-from model.files import atomic_write_json, storage_errors
+from model.files import atomic_write_json, reason_of, storage_errors
 from model.prepared_data import PreparedData
 from tuning.environment import environment, git_commit, versions
 from tuning.journal.row import check_format
@@ -162,7 +162,9 @@ class Experiment:
         file = path / MANIFEST
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ExperimentError(f"{file}: cannot be read: {reason_of(error)}.") from None
+        except ValueError as error:
             raise ExperimentError(f"{file}: cannot be read: {error}") from None
         number = manifest.get("format") if isinstance(manifest, dict) else None
         check_format(number, file, FORMAT)
@@ -209,8 +211,16 @@ class Experiment:
             PreparedDataError: where it is missing or damaged.
             ExperimentError: where it is not the one that the experiment began with.
         """
-        if self.remote is not None:
-            fetch_file(self.remote, DATA)
+        if self.remote is None:
+            return self._data()
+        fetch_file(self.remote, DATA)
+        try:
+            return self._data()
+        except (PreparedDataError, ExperimentError):  # of the copy, which may be fetched again
+            fetch_file(self.remote, DATA, again=True)
+            return self._data()
+
+    def _data(self) -> PreparedData:
         file = self.path / DATA
         data = PreparedData.open(file)
         data.verify(str(file))

@@ -15,6 +15,7 @@ from tuning.journal import read_journal
 from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.needs import Needs
 from tuning.preflight.preflight import preflight
+from tuning.storage.working_copy import has_unsent
 from tuning.time_budget import TimeBudget
 from tuning.tracking import choose_mode
 
@@ -58,8 +59,8 @@ def resume(
     budget = TimeBudget(time_budget, time.monotonic())
     experiment = Experiment.open(name, storage)
     if is_complete(experiment):
-        if experiment.remote is not None and not experiment.is_running():
-            with experiment.hold():  # sends what a killed driver did not
+        if experiment.remote is not None and has_unsent(experiment.remote):
+            with experiment.hold():  # which sends it
                 pass
         return experiment
     return _go_on(experiment, budget, address=address, concurrency=concurrency, wandb=wandb)

@@ -45,10 +45,12 @@ def written_on_nodes(heading: str, host: str | None, *, wait: float = ANSWER_SEC
     if not alive and host is not None:
         logs.problems.append(_gone(host, known))
     asked = {
-        _name(node): on_node(node["NodeID"], _read_here, max_retries=0).remote(heading)
+        node["NodeID"]: on_node(node["NodeID"], _read_here, max_retries=0).remote(heading)
         for node in alive
     }
-    for name, found in ask(asked, wait).items():
+    names = {node["NodeID"]: _name(node) for node in alive}
+    for node, found in ask(asked, wait).items():
+        name = names[node]
         if found is None:
             logs.problems.append(f"{name}: does not answer within {wait:g} s.")
         elif isinstance(found, Exception):

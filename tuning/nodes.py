@@ -13,6 +13,16 @@ def name_of(node: Mapping[str, Any]) -> str:
     return str(node["NodeName"] or node["NodeManagerAddress"])
 
 
+def leaving() -> frozenset[str]:
+    """Ids of the nodes that Ray places nothing new on: they are about to leave the cluster.
+
+    Their cloud takes them back (see ``tuning.preemption``), or the autoscaler needs them no more.
+    """
+    from ray._private.state import state  # nothing public tells
+
+    return frozenset(state.get_draining_nodes())
+
+
 def on_node(node: str, work: Any, **options: Any) -> Any:
     """A function or a class as a task or an actor of Ray's for one node, and no other.
 

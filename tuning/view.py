@@ -16,6 +16,7 @@ from model.config import DEFAULTS
 from model.wording import plural
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
+from tuning.journal.row import is_blameless
 from tuning.searchers import STATES
 
 #: Without a terminal, seconds after which progress is said though no trial has ended.
@@ -112,7 +113,7 @@ class LiveView:
             if self._live is None:
                 self._say(self._line(row))
         elif row.kind == "failed":
-            self.note(f"trial {row.trial}: attempt {row.attempt} failed, restarting: {row.reason}")
+            self.note(f"trial {row.trial}: {_ended(row)}")
 
         if self._live is None and time.monotonic() - self._last_line > LINE_SECONDS:
             self._say(f"[{self._clock()}] {self._progress()}; {self._best_text()}")
@@ -122,7 +123,8 @@ class LiveView:
         if row.state in STATES:
             self._where.pop(trial, None)
         elif row.kind == "failed":
-            self._where[trial] = "to be restarted"
+            blameless = is_blameless(row.reason)
+            self._where[trial] = "goes on elsewhere" if blameless else "to be restarted"
         elif row.kind != "report":
             self._where[trial] = "waits for a worker"
         elif row.worker_device:  # which only the first report of an attempt says
@@ -193,6 +195,13 @@ class LiveView:
         return (
             f"best so far: trial {trial}, {self.coordinator.objective.name} {value:.4f}: {chosen}"
         )
+
+
+def _ended(row: Row) -> str:
+    """What became of an attempt after which there is another."""
+    if is_blameless(row.reason):
+        return f"{row.reason}; it goes on elsewhere"
+    return f"attempt {row.attempt} failed, restarting: {row.reason}"
 
 
 def short(value: Any) -> str:

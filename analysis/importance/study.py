@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,8 @@ def to_study(results: Results, *, parameters: Sequence[str] | None = None) -> op
         )
         trial.datetime_start = _moment(record["started"])
         if trial.state.is_finished():
-            trial.datetime_complete = _moment(record["updated"])
+            span = timedelta(seconds=float(results.spans[record["trial"]]))
+            trial.datetime_complete = trial.datetime_start + span
         study.add_trial(trial)
     return study
 

@@ -247,9 +247,9 @@ def broken(name: str) -> str:
 
 def session_lines(results: Results, length: float) -> list[dict[str, Any]]:
     """A line where each driver after the first began."""
-    starts = [row.time for row in results.rows if row.kind == "session"][1:]
+    starts = [row.time for row in results.steady_rows if row.kind == "session"][1:]
     line = {"width": 1, "dash": "dash", "color": "#888888"}
-    x = [(time - results.rows[0].time) / length for time in starts]
+    x = [time / length for time in starts]
     return [
         plain({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line})
         for at in x

@@ -223,11 +223,10 @@ def incumbent(results: Results) -> Figure:
     ranked = results.ranked()
     if ranked.empty:
         return Figure("incumbent", title, "No trial has a value yet.", None)
-    history = results.history[np.isfinite(results.history[results.objective])]
-    start = results.rows[0].time
-    elapsed = history["time"].map(lambda time: time.timestamp()) - start
-    history = history.assign(elapsed=elapsed).sort_values("elapsed", kind="stable")
-    end = results.rows[-1].time - start
+    history = results.history.assign(elapsed=results.history_seconds)
+    history = history[np.isfinite(history[results.objective])]
+    history = history.sort_values("elapsed", kind="stable")
+    end = results.steady_rows[-1].time
     unit, length = time_unit(end)
     figure = go.Figure(_bests(history, ranked, results, length))
     figure.add_trace(_steps(history, results, end, length))

@@ -23,7 +23,7 @@ class Attempt:
 
     Attributes:
         trial, number: Which trial, and which attempt at it, from 1.
-        begin, end: Seconds since 1970.
+        begin, end: In seconds since the search began (`tuning.journal.clock`).
         state: What became of it.
         worker: ``host:pid``, or None where it never reported.
     """
@@ -40,7 +40,7 @@ def attempts(results: Results) -> list[Attempt]:
     """Every attempt at every trial, in the order in which they began."""
     found: list[Attempt] = []
     live: dict[int, Attempt] = {}
-    for row in results.rows:
+    for row in results.steady_rows:
         if row.trial is None or row.kind in ("retried", "stopped"):  # no attempt's doing
             continue
         if row.kind in ("proposed", "restarted") or row.trial not in live:
@@ -58,7 +58,7 @@ def attempts(results: Results) -> list[Attempt]:
         ):
             attempt.state = "interrupted"
         if attempt.state == "running":
-            attempt.end = results.rows[-1].time
+            attempt.end = results.steady_rows[-1].time
     return found
 
 
@@ -73,13 +73,12 @@ def timeline(results: Results) -> Figure:
     workers = list(dict.fromkeys(a.worker or "no report" for a in every))
     lanes = workers[-_WORKERS:]
     shown = [a for a in every if (a.worker or "no report") in lanes][-_ATTEMPTS:]
-    start = results.rows[0].time
-    unit, length = time_unit(results.rows[-1].time - start)
+    unit, length = time_unit(results.steady_rows[-1].time)
     figure = go.Figure()
     for state in DASHES:
         own = [attempt for attempt in shown if attempt.state == state]
         if own:
-            figure.add_trace(_bars(own, state, start, length))
+            figure.add_trace(_bars(own, state, length))
     spec = spec_of(figure)
     spec["layout"] |= {
         "barmode": "overlay",
@@ -100,11 +99,11 @@ def timeline(results: Results) -> Figure:
     return Figure("timeline", title, caption, spec, height=130 + 26 * len(lanes))
 
 
-def _bars(own: Sequence[Attempt], state: str, start: float, length: float) -> Any:
+def _bars(own: Sequence[Attempt], state: str, length: float) -> Any:
     import plotly.graph_objects as go
 
     return go.Bar(
-        base=[(a.begin - start) / length for a in own],
+        base=[a.begin / length for a in own],
         x=[(a.end - a.begin) / length for a in own],
         y=[escape(a.worker or "no report") for a in own],
         orientation="h",

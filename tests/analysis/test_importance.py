@@ -221,6 +221,7 @@ class TestReferences:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_how_many_trials_it_takes(tmp_path, tiny_data, capsys):
     """Twenty sweeps of each size, with noise as large as the third effect; see `ENOUGH`.
 

@@ -80,11 +80,11 @@ class TestTrials:
             own = [line for line in lines if line.get("trial") == row["trial"]]
             begins = [line["kind"] in ("proposed", "restarted") for line in own]
             between = sum(  # from the end of an attempt to the next one's beginning
-                now["time"] - before["time"]
+                now["elapsed"] - before["elapsed"]
                 for before, now, begin in zip(own, own[1:], begins[1:], strict=False)
                 if begin
             )
-            expected = own[-1]["time"] - own[0]["time"] - between
+            expected = own[-1]["elapsed"] - own[0]["elapsed"] - between
             assert row["seconds"] == pytest.approx(expected)
             assert {name: row[name] for name in own[0]["config"]} == own[0]["config"]
         assert trials["learning_rate"].tolist() == [0.01, 0.02, 1e-6, 1e6, 0.03]

@@ -56,7 +56,7 @@ class TestTrials:
     def test_times_are_those_of_the_journal(self, finished):
         results = Results.open(finished.path)
         for trial in to_study(results).trials:
-            own = [row.time for row in results.rows if row.trial == trial.number]
+            own = [row.elapsed for row in results.rows if row.trial == trial.number]
             seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
             assert seconds == pytest.approx(own[-1] - own[0], abs=1e-5)
 

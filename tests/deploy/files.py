@@ -26,6 +26,10 @@ def load(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def load_all(path: Path) -> list[dict]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
 def prepared(path: Path) -> dict:
     """A cluster file as Ray uses it: its defaults filled in."""
     return prepare_config(copy.deepcopy(load(path)))

@@ -1,8 +1,6 @@
 """The AWS cluster file: right by Ray's own schema and code, and saying what it is meant to say."""
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -125,31 +123,20 @@ def test_no_development_version_of_ray():
         assert sign not in TEXT.lower()
 
 
-def test_workers_listen_for_the_notice_of_their_end(raw, prepared, tmp_path):
+def test_workers_listen_for_the_notice_of_their_end(raw, prepared, worker_home):
     """The agent by its own command, with the files that are copied for it and nothing else."""
     mounts = {remote: here for remote, here in raw["file_mounts"].items() if "preemption" in remote}
     ours = {f"tuning/preemption/{path.name}" for path in (ROOT / "tuning/preemption").glob("*.py")}
     assert set(mounts.values()) == ours - {"tuning/preemption/__init__.py"}
-    for remote, here in mounts.items():
-        there = tmp_path / remote.removeprefix("~/")
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / here, there)
-    settings = f"export PATH={Path(sys.executable).parent}:$PATH\n"
-    (tmp_path / ".dialogue-tune.sh").write_text(settings)
 
-    _, agent, _ = prepared["worker_start_ray_commands"]
+    _, _, agent, _ = prepared["worker_start_ray_commands"]
     assert not any("preemption" in command for command in prepared["head_start_ray_commands"])
     with MetadataServer() as server:
         server.is_on_demand()
-        environment = {
-            "HOME": str(tmp_path),
-            "PATH": "/usr/bin:/bin",
-            "RAY_HEAD_IP": "10.0.0.1",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
-        }
+        environment = worker_home | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint}
         waiting = ["bash", "-c", f"{agent}\nwait"]
         subprocess.run(waiting, env=environment, check=True, timeout=60)
-    said = (tmp_path / "watch-preemption.log").read_text()
+    said = (Path(worker_home["HOME"]) / "watch-preemption.log").read_text()
     assert said.endswith("an on-demand machine: it is not taken back, there is nothing to watch\n")
 
 
@@ -185,27 +172,6 @@ def test_no_secrets():
         "0123456789abcdef" * 2,
         "RAY_AUTH_TOKEN=",
     ]
-
-
-# What is copied to the head
-
-
-@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
-def test_the_project_is_copied_without_data_and_secrets(raw, tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    copied = {"model/loss.py", "configs/demo.yaml", "analysis/data/x.py", "requirements.txt"}
-    left = {"data/c.txt", "runs/a/trial.json", "wandb/run/x", ".env", "configs/.env.local"}
-    left |= {".git/config", ".venv/bin/python", ".aws/credentials", "model/__pycache__/x.pyc"}
-    for name in copied | left:
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).write_text("x")
-    key = tmp_path / "ray-autoscaler_us-west-2.pem"  # the launcher copies it by the same rules
-    key.write_text("x")
-    for source in (f"{here}/", str(key)):
-        excludes = [option for rule in raw["rsync_exclude"] for option in ("--exclude", rule)]
-        subprocess.run(["rsync", "-a", *excludes, source, f"{there}/"], check=True)
-    found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
-    assert found == copied | {key.name}
 
 
 # The commands

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.deploy.files import AWS, MACHINE, ec2_problems, uncommented
+from tests.deploy.files import AWS, MACHINE, PLACEHOLDER, ec2_problems, uncommented
 
 TEXT = AWS.read_text(encoding="utf-8")
 GIB = 1024**3
@@ -23,9 +23,13 @@ def test_by_nfs_every_node_mounts_what_the_search_is_told(raw, prepared):
     assert not any("initialization_commands" in node for node in types)
 
 
-def test_for_s3_every_node_has_a_profile():
-    config = prepare_config(yaml.safe_load(uncommented(TEXT, "IamInstanceProfile")))
+def test_for_s3_every_node_has_a_profile_and_mounts_nothing():
+    changed = yaml.safe_load(uncommented(TEXT, "IamInstanceProfile"))
+    del changed["initialization_commands"]
+    config = prepare_config(changed)
     validate_config(config)
+    assert "/mnt/runs" not in str(config)
+    assert f"fs-{PLACEHOLDER}" not in str(config)
     profiles = {
         name: node["node_config"]["IamInstanceProfile"]["Name"]
         for name, node in config["available_node_types"].items()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,13 +13,18 @@ from tests.deploy.files import AWS, DEPLOY
 
 Call = tuple[str, dict[str, str]]
 ARN = "arn:aws:iam::123456789012:role/dialogue-tune-worker"
-#: Says how it was called, one JSON list a line; knows nothing yet unless KNOWN is set.
-FAKE = """#!/usr/bin/env python3
+#: Says how it was called, one JSON list a line. It knows nothing yet unless KNOWN is set, which
+#: also says whether the profiles have their roles.
+FAKE = """#!%s -ES
 import json, os, sys
 with open(os.environ["CALLS"], "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
-if "--query" in sys.argv:
+if "Role.Arn" in sys.argv:
     print("%s")
+elif "--query" in sys.argv:
+    assert sys.argv[2] == "get-instance-profile"
+    assert sys.argv[sys.argv.index("--query") + 1] == "InstanceProfile.Roles[].RoleName"
+    print(sys.argv[4] if os.environ.get("KNOWN") == "with roles" else "")
 elif sys.argv[2].startswith("get-") and not os.environ.get("KNOWN"):
     sys.exit(254)
 """
@@ -28,7 +34,7 @@ elif sys.argv[2].startswith("get-") and not os.environ.get("KNOWN"):
 def run(tmp_path) -> Callable[..., list[Call]]:
     """Runs the script; gives the operations that it asked for, each with its parameters."""
     tool = tmp_path / "aws"
-    tool.write_text(FAKE % ARN)
+    tool.write_text(FAKE % (sys.executable, ARN))
     tool.chmod(0o755)
     calls = tmp_path / "calls"
 
@@ -83,7 +89,7 @@ def test_aws_knows_every_operation_and_parameter(run):
 
     iam = get_session().get_service_model("iam")
     calls = run("ours")
-    assert len(calls) == 15
+    assert len(calls) == 17
     for name, given in calls:
         asked = {key: value for key, value in given.items() if key not in ("Query", "Output")}
         report = ParamValidator().validate(asked, iam.operation_model(name).input_shape)
@@ -111,9 +117,21 @@ def test_only_machines_take_the_roles_on(run):
 
 
 def test_what_is_there_is_left(run):
-    names = [name for name, _ in run("ours", KNOWN="yes")]
+    names = [name for name, _ in run("ours", KNOWN="with roles")]
     assert not [name for name in names if name.startswith(("Create", "Add"))]
     assert names.count("PutRolePolicy") == 3
+
+
+def test_a_profile_without_a_role_gets_it(run):
+    """As an earlier run leaves it that ended right after it had made the profile."""
+    calls = run("ours", KNOWN="without roles")
+    assert not [name for name, _ in calls if name.startswith("Create")]
+    added = [given for name, given in calls if name == "AddRoleToInstanceProfile"]
+    assert [given["InstanceProfileName"] for given in added] == [
+        "dialogue-tune-worker",
+        "dialogue-tune-head",
+    ]
+    assert all(given["RoleName"] == given["InstanceProfileName"] for given in added)
 
 
 def test_its_profiles_are_those_of_the_cluster_file(run):

@@ -28,7 +28,7 @@ def test_our_own(file):
     (words,) = commands(file, "python -m tuning")
     arguments = _parser().parse_args(words)
     assert arguments.address == "auto"
-    assert str(arguments.storage) == "/mnt/runs"
+    assert str(arguments.storage) == ("$STORAGE" if file.parent == KUBERNETES else "/mnt/runs")
     assert arguments.gpus_per_trial == 0.5
 
 

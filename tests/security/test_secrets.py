@@ -138,7 +138,7 @@ def test_a_search_on_a_cluster_tells_the_cluster_no_secret(planted, environment)
     assert "RAY_CHDIR_TO_TRIAL_DIR" in listed, "the environment of the job was not listed"
     assert "PL_DISABLE_FORK" in listed, "the environment of the trials was not listed"
     assert found_in(listed.encode(), "what Ray lists", planted.values) == []
-    packages = list((planted.directory / "ray").rglob("py_modules_files/*/tuning"))
+    packages = list((planted.directory / "ray").rglob("working_dir_files/*/tuning"))
     assert packages, "the code that the cluster was sent was not looked at"
 
 

@@ -37,7 +37,6 @@ def ray():
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     import ray
 
-    from tuning.cluster import runtime_environment
     from tuning.local_ray import on_loopback
 
     with on_loopback():
@@ -46,7 +45,7 @@ def ray():
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env=runtime_environment(),
+            runtime_env={"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}},
         )
     yield ray
     ray.shutdown()

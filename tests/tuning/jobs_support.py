@@ -1,5 +1,6 @@
 """A Ray cluster of one machine with a dashboard and a token, as a laptop meets it."""
 
+import io
 import json
 import os
 import secrets
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +36,12 @@ for words in json.loads(sys.argv[1]):
         assert time.monotonic() < until, "no report came"
         time.sleep(0.05)
 """
+
+
+def names_in(package):
+    """The files of a package that is sent to a cluster."""
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        return archive.namelist()
 
 
 class Head:

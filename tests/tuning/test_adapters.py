@@ -1,9 +1,11 @@
 """What Ray says of a failed attempt, in our words."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from tuning.adapters import reason_in
-from tuning.journal.row import NODE_LOST, PREEMPTED
+from tuning.adapters import SearchAdapter, reason_in
+from tuning.journal.row import NODE_LOST, PREEMPTED, STORAGE_LOST, is_blameless
 
 DIED = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
 SHORT = "out of memory: Ray ended the worker because its node ran low on memory"
@@ -80,3 +82,57 @@ def test_ray_names_no_cause_of_a_worker_that_ended_with_a_drained_node(death, ca
     assert error.preempted == (reason == PREEMPTED)
     # As Ray Tune writes it.
     assert reason_in(f"Failure # 1 (occurred at 2026-11-22_00-03-54)\n{error}\n") == reason
+
+
+AWAY = "node 10.0.0.3: runs/x: cannot be written: the network file system is away."
+FULL = "node 10.0.0.3: runs/x: cannot be written: no space is left on the device; free some space."
+
+
+class TestStorageOfOneNode:
+    """A worker could not write; whether the search ends depends on who else can."""
+
+    @pytest.fixture
+    def failed(self):
+        return []
+
+    @pytest.fixture
+    def adapter(self, failed):
+        coordinator = SimpleNamespace(
+            failed=lambda trial, reason, *, retry: failed.append((trial, reason, retry))
+        )
+        return SearchAdapter(coordinator, lambda: 2, storage_works=lambda: True)
+
+    def fail(self, adapter, reason, *, beside=1):
+        adapter.running = {"a": 0} | {f"b{i}": i + 1 for i in range(beside)}
+        adapter.reasons["a"] = f"model.errors.StorageError: {reason}"
+        adapter.on_trial_complete("a", error=True)
+
+    def test_the_driver_can_write_so_the_trial_goes_on_elsewhere(self, adapter, failed):
+        self.fail(adapter, AWAY)
+        assert adapter.error is None
+        assert failed == [(0, f"{STORAGE_LOST}: {AWAY}", True)]
+        assert is_blameless(failed[0][1])
+
+    def test_the_driver_cannot_either(self, adapter, failed):
+        adapter.storage_works = lambda: False
+        self.fail(adapter, AWAY)
+        assert str(adapter.error) == AWAY
+        assert failed == []
+
+    def test_a_full_place_is_full_for_all(self, adapter, failed):
+        self.fail(adapter, FULL)
+        assert str(adapter.error) == FULL
+        assert failed == []
+
+    def test_all_workers_lose_it_and_none_reports(self, adapter, failed):
+        for _ in range(4):
+            self.fail(adapter, AWAY)
+        assert adapter.error is None
+        self.fail(adapter, AWAY)
+        assert str(adapter.error) == AWAY
+        assert len(failed) == 4
+
+    def test_many_places_may_be_on_one_node(self, adapter):
+        for _ in range(16):
+            self.fail(adapter, AWAY, beside=7)
+        assert adapter.error is None

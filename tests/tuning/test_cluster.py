@@ -1,14 +1,11 @@
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
 from model.errors import ResourceError
 from tests.tuning.ray_support import ROOT
-from tuning import cluster
 from tuning.cluster import _check_answers
 from tuning.local_ray import _importable, private_options, sessions
 
@@ -29,31 +26,6 @@ def test_processes_of_a_local_ray_find_our_packages(tmp_path, monkeypatch):
     with _importable():
         assert os.environ["PYTHONPATH"].endswith(f"{os.pathsep}/elsewhere")
     assert os.environ["PYTHONPATH"] == "/elsewhere"
-
-
-def test_workers_are_sent_our_code_and_nothing_hidden(tmp_path, monkeypatch):
-    """Packed by Ray's own code: its patterns are those of .gitignore, and not quite."""
-    from ray._private.runtime_env.packaging import create_package
-    from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
-
-    ignored = shutil.ignore_patterns("__pycache__")
-    for package in ("model", "tuning"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
-    ours = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.py")}
-    for hidden in ("model/.env", "tuning/.secrets/key", "tuning/trials/__pycache__/x.pyc"):
-        (tmp_path / hidden).parent.mkdir(exist_ok=True)
-        (tmp_path / hidden).write_text("hidden")
-    sent = set()
-
-    def pack(module, excludes):
-        target = tmp_path / f"{len(sent)}.zip"
-        create_package(module, target, True, include_parent_dir=True, excludes=excludes)
-        sent.update(name for name in zipfile.ZipFile(target).namelist() if name[-1] != "/")
-
-    monkeypatch.setattr(cluster, "ROOT", tmp_path)
-    upload_py_modules_if_needed(cluster.runtime_environment(), True, upload_fn=pack)
-    assert {name for name in sent if name.endswith(".py")} == ours
-    assert not any("hidden" in name or "/." in name or "__pycache__" in name for name in sent)
 
 
 class TestPrivateFiles:

@@ -304,6 +304,16 @@ class TestClone:
         assert (row.kind, row.source, row.source_iteration) == ("restarted", 0, 12)
         assert (row.iteration, row.config) == (8, {"x": 0.25, "y": 3})
 
+    def test_its_row_is_kept_safe_before_it_begins(self, tmp_path):
+        """From then on its files are of another configuration than the rows before."""
+        c, safe = self.begin(tmp_path), []
+        c.keep_safe = lambda: safe.append(read_journal(tmp_path).rows[-1])
+        c.failed(0, "the worker process died")
+        assert c.next_assignment().trial == 1
+        assert [(row.kind, row.trial, row.source) for row in safe] == [("restarted", 1, 0)]
+        assert c.next_assignment().trial == 0
+        assert len(safe) == 1, "another attempt of the same configuration can wait"
+
     def test_it_repeats_its_report_and_goes_on_with_its_own_figures(self, tmp_path):
         c = self.begin(tmp_path)
         c.next_assignment()

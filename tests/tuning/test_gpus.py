@@ -41,7 +41,6 @@ def ray():
     os.environ["CUDA_VISIBLE_DEVICES"] = "5,7"
     import ray
 
-    from tuning.cluster import runtime_environment
     from tuning.local_ray import on_loopback
 
     with on_loopback():
@@ -52,7 +51,7 @@ def ray():
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=80_000_000,
-            runtime_env=runtime_environment(),
+            runtime_env={"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}},
         )
     yield ray
     ray.shutdown()

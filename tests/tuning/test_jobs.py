@@ -3,19 +3,19 @@
 import io
 import itertools
 import json
-import zipfile
 from contextlib import closing
 
 import pytest
 
-from model.errors import ConfigurationError, ExperimentError, ResourceError, StorageError
+from model.errors import ExperimentError, ResourceError, StorageError
 from tests.conftest import exit_status
+from tests.tuning.jobs_support import names_in
 from tests.tuning.ray_support import sweep_mapping, write_corpus
 from tuning.__main__ import _parser, main
 from tuning.commands import run, run_options
 from tuning.experiment import Experiment
 from tuning.jobs import client as client_module
-from tuning.jobs import fetching, following, packing, sending
+from tuning.jobs import fetching, following, sending
 from tuning.jobs.client import Client, Job
 from tuning.journal import Journal, Row, read_journal
 from tuning.sweeps.sweep_file import parse_sweep
@@ -76,43 +76,6 @@ def submit(*arguments):
 
 
 # The package
-
-
-def names_in(content):
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return archive.namelist()
-
-
-def test_a_package_has_our_code_and_what_it_is_given_and_nothing_else(tmp_path, monkeypatch):
-    root = tmp_path / "project"
-    for name in (
-        *("model/a.py", "model/everyday.txt", "tuning/b/c.py", "sweep.yaml"),
-        *(".env", "model/.env", "model/key.pem", "tuning/.hidden/d.py", ".git/config", ".netrc"),
-        *("data/corpus.txt", "runs/one/experiment.json", "wandb/x.py", "tuning/__pycache__/b.pyc"),
-    ):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
-    (root / "model" / "link.py").symlink_to(root / ".env")
-    monkeypatch.setattr(packing, "_ROOT", root)
-    monkeypatch.setattr(packing, "git_commit", lambda: "abc")
-    content = packing.package({"submitted/sweep.yaml": root / "sweep.yaml"})
-    assert names_in(content) == [
-        *("model/a.py", "tuning/b/c.py", "model/everyday.txt", "submitted/sweep.yaml", "COMMIT")
-    ]
-    (root / "model" / "a.py").touch()
-    assert packing.package({"submitted/sweep.yaml": root / "sweep.yaml"}) == content
-
-
-def test_our_package_can_run_by_itself():
-    names = names_in(packing.package({}))
-    assert {"tuning/__main__.py", "model/everyday.txt", "tuning/jobs/sending.py"} <= {*names}
-    assert not [n for n in names if not n.endswith((".py", "everyday.txt", "COMMIT"))]
-
-
-def test_a_package_that_is_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "LIMIT_BYTES", 2**10)
-    with pytest.raises(ConfigurationError, match=r"--data: the package has \d+ MB, but 0 MB is"):
-        packing.package({})
 
 
 # Options
@@ -283,6 +246,15 @@ def test_a_connection_that_breaks_loses_and_repeats_nothing(monkeypatch):
         made_up, shown = Breaking(text, parts), []
         assert following.follow(made_up, made_up.known[0], shown.append).is_over
         assert "".join(shown) == text, parts
+
+
+def test_following_ends_where_the_head_was_started_anew_meanwhile(monkeypatch):
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0)
+    made_up, said = Breaking("", itertools.repeat(0)), iter([ResourceError("away")] * 2)
+    forgotten = ExperimentError("knows no job j")
+    made_up.job = lambda job: (_ for _ in ()).throw(next(said, forgotten))
+    with pytest.raises(ExperimentError, match="knows no job j"):
+        following.follow_and_report(made_up, made_up.known[0])
 
 
 def test_following_gives_up_at_last(monkeypatch, capsys):

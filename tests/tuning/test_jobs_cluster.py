@@ -1,6 +1,7 @@
 """Jobs on a real cluster of one machine, with Ray's dashboard and a token."""
 
 import json
+import re
 import secrets
 
 import pytest
@@ -25,6 +26,28 @@ LIST_JOBS = """
 import sys
 from ray.job_submission import JobSubmissionClient
 print([repr(job) for job in JobSubmissionClient(sys.argv[1]).list_jobs()])
+"""
+
+#: Where a worker has our code from, seen from a driver that is no job.
+WHERE_FROM = """
+import sys
+import ray
+from tuning.cluster import connected
+with connected(sys.argv[1]):
+    @ray.remote
+    def imported():
+        import tuning
+        return tuning.__file__
+    print(ray.get(imported.remote()))
+"""
+ASK_FOR_A_JOB = """
+import sys
+from model.errors import DialogueTuneError
+from tuning.jobs.client import Client
+try:
+    Client(sys.argv[1]).job("gone")
+except DialogueTuneError as error:
+    print(type(error).__name__, error)
 """
 
 
@@ -54,6 +77,18 @@ def sweep_file(tmp_path_factory):
 
 def options(head, sweep_file):
     return ["--storage", head.runs, "--data", sweep_file.with_name("tiny.txt")]
+
+
+def test_workers_import_what_they_are_sent_not_what_lies_where_the_driver_is(head):
+    """A machine that has another checkout there would train another's code."""
+    said, _ = head.start("-c", WHERE_FROM, head.cluster).communicate(timeout=120)
+    place = re.escape(f"{head.place}/ray/session_")
+    assert re.search(rf"^{place}\S+/working_dir_files/\S+/tuning/__init__\.py$", said, re.M), said
+
+
+def test_a_job_that_the_head_does_not_know(head):
+    said, _ = head.start("-c", ASK_FOR_A_JOB, head.address).communicate(timeout=120)
+    assert re.search(r"^ExperimentError the cluster at \S+ knows no job gone\. A head", said, re.M)
 
 
 def test_a_search_outlives_the_laptop_and_comes_home(head, sweep_file, tmp_path):

@@ -15,7 +15,7 @@ from tuning.journal import segments as journal_module
 from tuning.journal.columns import METRIC, read_journal_table, table_of_rows
 
 PLAIN = (
-    *("kind", "seq", "time", "trial", "attempt", "iteration"),
+    *("kind", "seq", "time", "elapsed", "trial", "attempt", "iteration"),
     *("decision", "state", "reason", "worker", "worker_device", "worker_type"),
 )
 

@@ -13,6 +13,7 @@ from model.errors import ConfigurationError, StorageError
 from model.files import atomic_write, storage_errors
 from tuning.storage import patience
 from tuning.storage.patience import (
+    ALONE_SECONDS,
     PATIENCE_SECONDS,
     PATIENCE_VARIABLE,
     TRANSIENT,
@@ -190,6 +191,37 @@ def test_a_bad_patience_is_refused(monkeypatch, text):
         f"DIALOGUE_TUNE_STORAGE_PATIENCE: must be a number of seconds of at least 0, "
         f"but got {text!r}."
     )
+
+
+# One file alone
+
+
+def test_where_the_others_answer_a_file_is_given_up_soon(clock):
+    storage = Storage(clock, 1e9, errno.EIO)
+    with pytest.raises(StorageError, match=r"reports an input/output error\.$"):
+        patiently(storage, others=lambda: "done")
+    assert ALONE_SECONDS == 5
+    assert 5 <= clock.now - 1000 < 11, "a pause may lie in between"
+
+
+def test_it_is_judged_only_when_the_storage_has_been_back_for_a_while(clock):
+    """What is asked for just after the others may be a moment late."""
+    away = Storage(clock, 60)
+    storage = Storage(clock, 60 + ALONE_SECONDS - 0.5)
+    assert patiently(storage, others=away) == "done"
+    assert away.tries > 12, "it was asked each time"
+
+
+def test_others_that_answer_now_and_then_prove_nothing(clock):
+    asked = []
+
+    def others():
+        asked.append(1)
+        if len(asked) % 2 == 0:
+            raise OSError(errno.EIO, "now and then")
+
+    with pytest.raises(StorageError, match=r"; it was tried again for 30 s\.$"):
+        patiently(Storage(clock, 1e9), others=others, seconds=30)
 
 
 # A storage that is not there

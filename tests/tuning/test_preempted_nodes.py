@@ -9,6 +9,7 @@ import time
 import pytest
 import yaml
 
+from model.errors import ResourceError
 from tests.tuning.metadata_server import MetadataServer
 from tests.tuning.ray_support import (
     ROOT,
@@ -20,8 +21,12 @@ from tests.tuning.ray_support import (
     wait_for_reports,
     write_corpus,
 )
+from tuning.cluster import Resources, connected, fitting
 from tuning.journal import read_journal
 from tuning.journal.row import PREEMPTED
+from tuning.nodes import leaving, on_node
+from tuning.preflight.needs import Needs
+from tuning.preflight.preflight import preflight
 
 #: No token: a Ray on this machine, which the test ends.
 OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -171,7 +176,7 @@ def test_trials_leave_a_node_at_its_notice_and_go_on_elsewhere(cluster, tmp_path
     assert first.iteration == last == failed.iteration  # its checkpoint, and nothing before it
     later = [row for row in rows_of(path, "report") if row.seq > failed.seq]
     assert not {pid_of(row) for row in later} & there
-    assert f"attempt 1 failed, restarting: {PREEMPTED}" in output
+    assert f"trial {failed.trial}: {PREEMPTED}; it goes on elsewhere" in output
     shown = results.trials.loc[failed.trial]
     assert (shown["attempts"], shown["reason"]) == (2, PREEMPTED)
     assert kept.node_id
@@ -209,3 +214,54 @@ def test_a_drained_node_that_dies_before_its_next_report_is_no_failure(cluster, 
     assert failed.trial == trial
     (restarted,) = rows_of(path, "restarted")
     assert (restarted.trial, restarted.attempt) == (trial, 2)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_node_that_is_about_to_leave_is_no_room_for_trials(cluster, tmp_path):
+    """It stays as long as something runs there; nothing new would be placed on it."""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+
+    def drain(node):
+        until = int((time.time() + 60) * 1000)
+        client = GcsClient(address=cluster.address)
+        assert client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, "on purpose", until)[0]
+
+    def busy(node):
+        """Something runs there, so that it stays."""
+        begun = tmp_path / node
+
+        def work():
+            begun.touch()
+            time.sleep(60)
+
+        reference = on_node(node, work, num_cpus=0.5).remote()
+        until = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        return reference
+
+    taken, kept = (add_node(cluster).node_id for _ in range(2))
+    one, notes = Resources(1, 0), []
+    with connected(cluster.address):
+        references = [busy(node) for node in (taken, kept)]
+        assert (fitting(one, None), leaving()) == (2, frozenset())
+        drain(taken)
+        assert taken in alive(cluster)
+        assert (fitting(one, None), leaving()) == (1, {taken})
+        room = preflight(one, tmp_path, cluster.address, Needs(data=10**6), say=notes.append)
+        assert room.trials == 1
+        assert len(notes) == 1 and notes[0].startswith("node ")
+        assert notes[0].endswith(": is about to leave the cluster; the search begins without it.")
+        drain(kept)
+        with pytest.raises(ResourceError) as raised:
+            fitting(one, None)
+        assert str(raised.value) == (
+            "a trial asks for 1 CPU, but no node has that much (the nodes have: 0 CPU, 0 GPU, but "
+            "for 2 nodes about to leave); lower --cpus-per-trial or --gpus-per-trial."
+        )
+        for reference in references:
+            ray.cancel(reference, force=True)

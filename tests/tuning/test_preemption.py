@@ -75,14 +75,32 @@ def test_a_notice(server, service, action):
 def test_a_time_is_utc(server, service):
     server.say('{"action": "terminate", "time": "2017-09-18T08:22:00Z"}')
     notice = service.notice()
-    assert notice.until == 1505722920
     assert notice.seconds == 0
+    assert notice.until == pytest.approx(time.monotonic() - (time.time() - 1505722920), abs=5)
 
 
 @pytest.mark.parametrize("time_said", ['"soon"', "null", "7"])
 def test_a_notice_without_a_time_counts_from_now(server, service, time_said):
     server.say(f'{{"action": "stop", "time": {time_said}}}')
     assert 118 <= service.notice().seconds <= 120
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0], ids=["back", "forward"])
+def test_a_clock_that_is_set_after_the_notice_changes_nothing(server, service, monkeypatch, jump):
+    """Ray alone is told a time of day, by the clock as it is then."""
+    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+
+    server.give_notice(90)
+    notice, true = service.notice(), time.time
+    monkeypatch.setattr(time, "time", lambda: true() + jump)
+    assert 85 <= notice.seconds <= 90
+    cluster, told = Cluster(), []
+    monkeypatch.setattr(cluster, "_call", lambda *said: told.append(said) or (True, ""))
+    cluster.drain(NODE, notice)
+    ((name, node, reason, what, deadline),) = told
+    assert (name, node, reason) == ("drain_node", NODE, DRAIN_NODE_REASON_PREEMPTION)
+    assert what == notice.what
+    assert 85 <= deadline / 1000 - time.time() <= 90
 
 
 def test_a_token_that_is_too_old_is_renewed(server, service):
@@ -222,7 +240,7 @@ class FakeCluster:
 
 
 def notice(seconds):
-    return Notice("the cloud is about to stop the machine", time.time() + seconds)
+    return Notice("the cloud is about to stop the machine", time.monotonic() + seconds)
 
 
 def test_trials_save_before_ray_is_told_and_leave_afterwards():

@@ -181,6 +181,8 @@ def test_a_disk_must_hold_what_the_search_writes():
         "/mnt/runs: 809 MB are free, but the search writes about 810 MB (the data, and the best "
         "weights of 10 trials, 50 MB each); free some space or choose another --storage."
     ]
+    (one,) = of_storage(facts(storage_free=0), STORAGE, dataclasses.replace(NEEDS, trials=1))
+    assert "(the data, and the best weights of 1 trial, 50 MB each)" in one
     assert Needs(data=5).disk == 5, "a search that has run all its trials writes no weights"
 
 

@@ -13,6 +13,7 @@ from tests.tuning.marks import RAY_LEFTOVERS
 from tests.tuning.ray_support import (
     PUBLISHED,
     check_best_weights,
+    check_resumed,
     sweep_mapping,
     train_directly,
     wandb_records,
@@ -20,6 +21,7 @@ from tests.tuning.ray_support import (
 from tuning.coordinator import Coordinator
 from tuning.experiment import Experiment
 from tuning.journal import Journal
+from tuning.journal.row import STORAGE_LOST
 from tuning.launch import is_complete, resume, run
 from tuning.storage.patience import PATIENCE_VARIABLE
 from tuning.sweeps.sweep_file import parse_sweep
@@ -238,6 +240,36 @@ def test_workers_that_cannot_save_end_the_search_and_lose_nothing(search, monkey
     results = Results.open(experiment.path)
     assert results.trials["state"].tolist() == ["finished"] * 3
     assert "failed" not in {row.kind for row in results.rows}
+
+
+def test_a_trial_that_cannot_save_where_the_driver_can_goes_on(search, monkeypatch, tmp_path):
+    """For a while: what it writes to is a file for two attempts, as its node's own mount may be."""
+    place = tmp_path / "runs" / "search" / "trials" / "0000"
+    report, failed = Coordinator.report, Coordinator.failed
+    saved, reasons = tmp_path / "saved", []
+
+    def report_and_break(self, trial, iteration, metrics, **keywords):
+        decision = report(self, trial, iteration, metrics, **keywords)
+        if trial == 0 and place.is_dir() and not reasons:
+            place.rename(saved)
+            place.write_text("")
+        return decision
+
+    def failed_and_mended(self, trial, reason, **keywords):
+        reasons.append(reason)
+        if len(reasons) == 2:
+            place.unlink()
+            saved.rename(place)
+        failed(self, trial, reason, **keywords)
+
+    monkeypatch.setattr(Coordinator, "report", report_and_break)
+    monkeypatch.setattr(Coordinator, "failed", failed_and_mended)
+    experiment = search(trials=3, max_failures=1)
+    assert len(reasons) == 2
+    assert all(reason.startswith(f"{STORAGE_LOST}: node ") for reason in reasons)
+    results = Results.open(experiment.path)
+    assert results.trials["state"].tolist() == ["finished"] * 3
+    check_resumed(results)
 
 
 def test_a_worker_that_does_not_see_the_storage_says_so(search, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ from rich.console import Console
 from tuning.coordinator import Coordinator, Objective
 from tuning.distributions import Uniform
 from tuning.journal import Journal
+from tuning.journal.row import NODE_LOST, PREEMPTED
 from tuning.scheduling import FifoScheduler
 from tuning.searchers import RandomSearcher
 from tuning.spaces.search_space import SearchSpace
@@ -83,6 +84,23 @@ def test_the_live_table_shows_where_each_trial_is(coordinator):
     assert where()[1] == "10.0.0.7, cuda:3 NVIDIA H200 [0]", "said once"
     coordinator.report(1, 30, {"val_loss": 3.0}, state="finished")
     assert where() == ["waits for a worker"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (PREEMPTED, "trial 0: preempted: its node was taken back; it goes on elsewhere"),
+        (NODE_LOST, "trial 0: its node was lost; it goes on elsewhere"),
+    ],
+)
+def test_an_attempt_that_was_not_to_blame_has_not_failed(coordinator, reason, said):
+    view, text = watched(coordinator, terminal=True)
+    coordinator.next_assignment()
+    coordinator.failed(0, reason)
+    assert text.getvalue().strip() == said
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view)
+    assert console.file.getvalue().splitlines()[3].endswith("goes on elsewhere")
 
 
 def test_the_live_table_before_anything_happened(coordinator):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from model.config import DEFAULTS, parse_assignments
 from model.errors import ConfigurationError, DialogueTuneError
-from tuning.jobs.packing import DATA, SUBMITTED
 from tuning.sweeps.sweep_file import Sweep
 
+#: Where the sweep file and files to try lie in a package, and what ``--data`` names.
+_SUBMITTED, _DATA = "submitted", "data"
 #: An experiment's best, as ``--try`` has it: on the cluster, where we cannot look.
 _EXPERIMENT = re.compile(r".+:\d+")
 _EMBEDDED = "everyday"
@@ -48,7 +49,7 @@ def check(arguments: Namespace, data: Path | None) -> Checked:
     overrides = parse_assignments(arguments.assignments)
     sweep = load_chosen(arguments.file, arguments.searcher, overrides)
     sweep = with_choices(sweep, arguments.searcher, arguments.scheduler)
-    name = f"{SUBMITTED}/{Path(arguments.file).name}"
+    name = f"{_SUBMITTED}/{Path(arguments.file).name}"
     checked = Checked(sweep, {name: Path(arguments.file)}, [name])
     problems: list[str] = []
 
@@ -90,7 +91,7 @@ def _check_tried(arguments: Namespace, checked: Checked) -> None:
             checked.words.append(f"--try={reference}")
             continue
         files.append(reference)
-        sent = f"{SUBMITTED}/try-{number}-{Path(reference).name}"
+        sent = f"{_SUBMITTED}/try-{number}-{Path(reference).name}"
         checked.files[sent] = Path(reference)
         checked.words.append(f"--try={sent}")
     points_to_try(files, checked.sweep.space)
@@ -106,7 +107,7 @@ def _check_data(checked: Checked, data: Path | None) -> None:
         if not data.is_file():
             raise ConfigurationError("--data", [f"{data}: is no file; name one file to send."])
         open_or_prepare(given | {"corpus": str(data)}, progress=True)
-        sent = f"{DATA}/{data.name}"
+        sent = f"{_DATA}/{data.name}"
         checked.files[sent] = data
         checked.words.append(f"--set=corpus={sent}")
     elif corpus == _EMBEDDED:

@@ -134,10 +134,23 @@ class Client:
         )
 
     def job(self, job: str) -> Job:
-        """One job."""
+        """One job.
+
+        Raises:
+            ExperimentError: where the cluster knows it no more.
+        """
         with _words(self.address):
-            found = _job(self._client.get_job_info(job))
-        assert found is not None, f"{job} is none of our jobs"
+            try:
+                found = _job(self._client.get_job_info(job))
+            except RuntimeError as error:
+                if "status code 404" not in str(error):
+                    raise
+                found = None
+        if found is None:
+            raise ExperimentError(
+                f"the cluster at {self.address} knows no job {job}. A head that was started anew "
+                "has forgotten its jobs, not the experiments: python -m tuning submit --resume NAME"
+            )
         return found
 
     def stop(self, job: str) -> None:

@@ -31,6 +31,7 @@ def follow(client: Client, job: Job, show: Callable[[str], object] | None = None
 
     Raises:
         ResourceError: where the cluster could not be reached for half an hour.
+        ExperimentError: where it knows the job no more.
         KeyboardInterrupt: at Ctrl-C, which the job does not hear of.
     """
     tail = _Tail(show or _print)
@@ -43,9 +44,10 @@ def follow(client: Client, job: Job, show: Callable[[str], object] | None = None
             return client.wait(job.id, REACTION_SECONDS)
         except ResourceError as error:
             tail.again()
+            there = _silent_but_there(client, job)
             if lost is None:
                 lost = time.monotonic()
-                if not _silent_but_there(client, job):
+                if not there:
                     print(f"connection lost, trying again: {error}", file=sys.stderr)
             elif time.monotonic() - lost > PATIENCE_SECONDS:
                 raise

@@ -121,6 +121,7 @@ def send(experiment: Experiment, paths: Sequence[Path], out: IO[str]) -> None:
         raise ExperimentError(
             f"{experiment.name}: {total / 2**20:.0f} MB are more than a job's log should carry "
             f"({LIMIT_BYTES / 2**20:.0f} MB); take a smaller --top, or copy the files: "
+            f"mkdir -p runs/{experiment.name} && "
             f"ray rsync-down cluster.yaml {experiment.path}/ runs/{experiment.name}/"
         )
     head = {"files": len(paths), "bytes": total, "experiment": str(experiment.manifest["id"])}

@@ -12,7 +12,7 @@ from model.errors import ConfigurationError, ExperimentError
 from model.model_directory import valid_name
 from tuning.environment import git_commit
 from tuning.jobs.client import EXPERIMENT, STORAGE, VERB, Client, Job
-from tuning.jobs.packing import package
+from tuning.shipping import package
 from tuning.sweeps.sweep_file import Sweep
 
 #: Where cluster.yaml and the Kubernetes manifests have the storage that all nodes share.

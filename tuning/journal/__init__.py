@@ -13,6 +13,9 @@ A driver killed while writing leaves at most one torn last line in its segment; 
 Rows are never changed or deleted. Where a trial was restored to an earlier iteration, the rows of
 older attempts from there on are superseded: see `current_reports`.
 
+A row says when it was and, by a clock that nobody sets, how long its driver had been running: for
+durations see `tuning.journal.clock`.
+
 `read_journal` gives rows; `tuning.journal.columns` gives columns, for journals of millions of rows.
 """
 

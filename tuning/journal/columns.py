@@ -26,6 +26,7 @@ _COLUMNS = {
     "kind": "string",
     "seq": "int64",
     "time": "float64",
+    "elapsed": "float64",
     "trial": "int64",
     "attempt": "int64",
     "iteration": "int64",
@@ -47,9 +48,9 @@ class JournalTable:
 
     Attributes:
         table: A `pyarrow.Table` of all rows in order of their sequence numbers, with the columns
-            kind, seq, time (seconds since 1970), trial, attempt, iteration, decision, state,
-            reason, worker, worker_device, worker_type, as in `tuning.journal.Row`, and
-            ``metrics.NAME`` for every metric.
+            kind, seq, time, elapsed, trial, attempt, iteration, decision, state, reason, worker,
+            worker_device, worker_type, as in `tuning.journal.Row`, and ``metrics.NAME`` for every
+            metric.
         configs: Configuration of each trial, as it was proposed.
         changes: Of trials that went on with another one (population-based training): the sequence
             number of each such restart, in order, and the configuration from there on.

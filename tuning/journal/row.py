@@ -21,7 +21,7 @@ TARGET_REACHED = "target reached"
 #: Why an attempt failed that could not help it: such failures are not counted.
 NODE_LOST = "its node was lost"
 PREEMPTED = "preempted: its node was taken back"
-BLAMELESS = frozenset({NODE_LOST, PREEMPTED})
+STORAGE_LOST = "its node alone has lost the storage"
 #: How the reason begins where a configuration does not fit into its GPU: it is not tried again.
 OUT_OF_GPU_MEMORY = "out of GPU memory"
 #: Why it ended otherwise: by Ctrl-C, or because its time was over.
@@ -31,11 +31,18 @@ TIME_BUDGET = "time budget"
 #: Hears of damage, in words with the place: it raises, or notes it and reading goes on without.
 Complain = Callable[[str], None]
 
+
+def is_blameless(reason: str | None) -> bool:
+    """Whether an attempt that failed for a reason could not help it."""
+    return reason is not None and reason.startswith((NODE_LOST, PREEMPTED, STORAGE_LOST))
+
+
 #: Of what type each field of a row is; those that are not needed may be missing or null.
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "seq": int,
     "time": (int, float),
+    "elapsed": (int, float),
     "trial": int,
     "attempt": int,
     "iteration": int,
@@ -68,7 +75,11 @@ class Row:
             ``extended`` (``metrics.trials`` more trials are asked for) or ``ended`` (the driver
             finished its session). A kind that a reader does not know it passes over.
         seq: Position in the journal, from 0, without gaps.
-        time: Seconds since 1970 (UTC).
+        time: Seconds since 1970 (UTC), by the clock of the driver's machine, which may be set: it
+            says when, not how long.
+        elapsed: Seconds since the session's driver opened the journal, by a clock that nobody sets
+            (`time.monotonic`), for durations: see `tuning.journal.clock`. None in rows of earlier
+            versions.
         trial: Number of the trial, from 0 in the order of proposal; None for sessions.
         attempt: From 1; a trial restarted after a failure or an interruption gets the next one.
         iteration: Training iterations done at a report.
@@ -92,6 +103,7 @@ class Row:
     kind: str
     seq: int = -1
     time: float = 0.0
+    elapsed: float | None = None
     trial: int | None = None
     attempt: int | None = None
     iteration: int | None = None

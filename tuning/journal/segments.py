@@ -53,12 +53,14 @@ class Journal:
         self.stopped: Callable[[], bool] = lambda: False
         self._file: TextIO | None = None
         self._rows_in_segment = 0
+        self._opened = time.monotonic()
         with storage_errors(directory):
             directory.mkdir(exist_ok=True)
 
     def append(self, row: Row) -> Row:
-        """Writes a row, with its sequence number and the time, and flushes it to disk."""
-        row = replace(row, seq=self.next_seq, time=round(time.time(), 3))
+        """Writes a row, with its sequence number and the times, and flushes it to disk."""
+        now, elapsed = round(time.time(), 3), round(time.monotonic() - self._opened, 3)
+        row = replace(row, seq=self.next_seq, time=now, elapsed=elapsed)
         patiently(
             lambda: self._write(row),
             anchor=self.directory,

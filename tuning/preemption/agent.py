@@ -2,6 +2,7 @@
 
 python -m tuning watch-preemption                      beside `ray start`, on spot machines
 python -m tuning watch-preemption --now --deadline 60  where somebody else says that it is over
+python -m tuning watch-preemption --check              before `ray start`: may it start here at all?
 """
 
 from __future__ import annotations
@@ -108,11 +109,15 @@ def watch(
         pause(POLL_SECONDS)
 
 
+def _is_disabled() -> bool:
+    return os.environ.get(DISABLED_VARIABLE, "").lower() == "true"
+
+
 def _life_cycle(
     service: MetadataService, say: Callable[[str], None], pause: Callable[[float], None]
 ) -> str | None:
     """What kind of instance this is; None where it is none."""
-    if os.environ.get(DISABLED_VARIABLE, "").lower() == "true":
+    if _is_disabled():
         say(f"{DISABLED_VARIABLE} is set: there is nothing to watch")
         return None
     problem: Exception | None = None
@@ -129,6 +134,23 @@ def _life_cycle(
         return kind
     say(f"{problem}: there is nothing to watch")
     return None
+
+
+def is_taken_back(service: MetadataService, *, say: Callable[[str], None] = _say) -> bool:
+    """Whether a notice stands: Ray has nothing to start here any more.
+
+    Returns:
+        False too where the service does not answer: most machines without it are nobody's to take.
+    """
+    if _is_disabled():
+        return False
+    try:
+        notice = service.notice()
+    except (AwayError, AnswerError):
+        return False
+    if notice is not None:
+        say(f"{notice.what} in {notice.seconds:.0f} s: start nothing here")
+    return notice is not None
 
 
 def wait_left(
@@ -149,7 +171,14 @@ def wait_left(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument(
+        "--check",
+        action="store_true",
+        help="do not watch: say only whether the machine is being taken back (exit status 1), "
+        "before Ray is started there",
+    )
+    when.add_argument(
         "--now",
         action="store_true",
         help="do not watch: the machine is over (a Kubernetes preStop hook, ExecStop of systemd, a "
@@ -194,12 +223,17 @@ def _seconds(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watches, or acts at once; 1 where Ray could not be told, or trials were left there."""
+    """Watches, or acts at once; 1 where Ray could not be told, or trials were left there.
+
+    With ``--check`` it is 1 where the machine is being taken back.
+    """
+    if arguments.check:
+        return 1 if is_taken_back(MetadataService()) else 0
     cluster = Cluster(arguments.address, arguments.node_id)
     if not arguments.now:
         notice = watch(MetadataService())
         return 0 if notice is None or act(notice, cluster) is not None else 1
-    notice = Notice("this machine is about to be ended", time.time() + arguments.deadline)
+    notice = Notice("this machine is about to be ended", time.monotonic() + arguments.deadline)
     # A cluster that is being deleted has lost its head already.
     node = act(notice, cluster, patience=_PATIENCE_NOW)
     if node is None:

@@ -40,7 +40,7 @@ class Notice:
 
     Attributes:
         what: In words, for Ray's record and the log.
-        until: When, in seconds since 1970.
+        until: When, by `time.monotonic`: nobody sets that clock while the time runs out.
     """
 
     what: str
@@ -48,8 +48,8 @@ class Notice:
 
     @property
     def seconds(self) -> float:
-        """How long there is left, at least 0; the wall's clock, for the notice names a time."""
-        return max(0.0, self.until - time.time())
+        """How long there is left, at least 0."""
+        return max(0.0, self.until - time.monotonic())
 
 
 class MetadataService:
@@ -134,7 +134,7 @@ def _notice_in(text: str) -> Notice:
     if action not in _ACTIONS:
         raise AnswerError(f"the notice {text[:100]!r} is none that Amazon's documentation knows")
     try:
-        until = datetime.fromisoformat(str(said.get("time"))).timestamp()
+        left = datetime.fromisoformat(str(said.get("time"))).timestamp() - time.time()
     except ValueError:
-        until = time.time() + NOTICE_SECONDS
-    return Notice(f"the cloud is about to {action} the machine", until)
+        left = NOTICE_SECONDS
+    return Notice(f"the cloud is about to {action} the machine", time.monotonic() + left)

@@ -59,7 +59,7 @@ class Cluster:
         """
         from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
-        deadline = int(max(notice.until, time.time()) * 1000)
+        deadline = int((time.time() + notice.seconds) * 1000)  # Ray wants a time of day
         accepted, why = self._call(
             "drain_node", node, DRAIN_NODE_REASON_PREEMPTION, notice.what, deadline
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from model.wording import plural
 from tuning.preflight.needs import Needs
 from tuning.preflight.probe import NodeFacts
 from tuning.storage.place import AnyPath
@@ -44,10 +45,11 @@ def of_storage(facts: NodeFacts, storage: AnyPath, needs: Needs) -> Iterator[str
     if facts.storage_problem is not None:
         yield f"{storage}: cannot be written by the driver: {facts.storage_problem}."
     elif facts.storage_free < needs.disk:
-        trials = f", and the best weights of {needs.trials} trials, {size(needs.weights)} each"
+        trials = plural(needs.trials, "trial")
+        weights = f", and the best weights of {trials}, {size(needs.weights)} each"
         yield (
             f"{storage}: {size(facts.storage_free)} are free, but the search writes about "
-            f"{size(needs.disk)} (the data{trials if needs.trials else ''}); "
+            f"{size(needs.disk)} (the data{weights if needs.trials else ''}); "
             "free some space or choose another --storage."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from model.errors import ResourceError
 from model.files import reason_of
 from tuning.cluster import Resources, fitting
-from tuning.nodes import ask, last_line, name_of, on_node
+from tuning.nodes import ask, last_line, leaving, name_of, on_node
 from tuning.preflight.checks import Node, notes_on, of_machine, of_node, of_storage, told_apart
 from tuning.preflight.gpu_demand import Demand
 from tuning.preflight.gpu_probe import measure as measure_there
@@ -123,7 +123,11 @@ class _Preflight:
 
         self._fit()
         mail = [ray.put(np.zeros(_OBJECT_BYTES, dtype=np.uint8))]
-        own, nodes = _known_nodes(ray.get_runtime_context().get_node_id())
+        own, nodes, gone = _known_nodes(ray.get_runtime_context().get_node_id())
+        self.notes.extend(
+            f"{node.name}: is about to leave the cluster; the search begins without it."
+            for node in gone
+        )
         if alone:
             token = secrets.token_hex(16) if isinstance(self.storage, RemotePath) else None
             facts = probe(mail, str(self.storage), token, DRIVER, count_gpus=self._count_gpus)
@@ -225,8 +229,8 @@ class _Preflight:
         return f"does not answer within {self.wait:g} s"
 
 
-def _known_nodes(own: str) -> tuple[Node, list[Node]]:
-    """The driver's node, and all that may run trials."""
+def _known_nodes(own: str) -> tuple[Node, list[Node], list[Node]]:
+    """The driver's node, all that may run trials, and those that would but are about to leave."""
     import ray
 
     alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -241,7 +245,12 @@ def _known_nodes(own: str) -> tuple[Node, list[Node]]:
         for i, node in alive.items()
     }
     runs = [i for i, n in alive.items() if n["Resources"].keys() & {"CPU", "GPU"}]
-    return found[own], sorted((found[i] for i in runs), key=lambda node: node.name)
+    gone = leaving()
+
+    def named(ids: Iterable[str]) -> list[Node]:
+        return sorted((found[i] for i in ids), key=lambda node: node.name)
+
+    return found[own], named(set(runs) - gone), named(gone.intersection(runs))
 
 
 def _ask(

@@ -86,10 +86,10 @@ def probe(
     if there and token is not None:
         drivers, own = mail_file(directory, token, DRIVER), mail_file(directory, token, name)
         if isinstance(directory, RemotePath):  # the reason comes first, and each try takes a while
-            problem = _write(own, token, keep=True)
+            problem = write_and_read(own, token, keep=True)
         shared = problem is None and name != DRIVER and _sees(drivers, token)
         if not isinstance(directory, RemotePath):
-            problem = _write(own, token, keep=shared or name == DRIVER)
+            problem = write_and_read(own, token, keep=shared or name == DRIVER)
         if shared and not _exists(drivers):  # the driver waits for us no longer
             remove_mail(storage, token, name)
     temporary = _temporary()
@@ -139,7 +139,7 @@ def _sees(file: AnyPath, token: str) -> bool:
         time.sleep(0.05)
 
 
-def _write(file: AnyPath, token: str, *, keep: bool) -> str | None:
+def write_and_read(file: AnyPath, token: str, *, keep: bool = False) -> str | None:
     """Writes a file and reads it back; says why that was not possible."""
     try:
         if isinstance(file, RemotePath):

@@ -15,22 +15,30 @@ from model.files import reason_of, storage_errors
 _LOCK = ".lock"
 
 
-def lock_directory(directory: Path) -> IO[str]:
+def lock_directory(
+    directory: Path, name: str = _LOCK, *, doing: str = "run", patience: float = 0.5
+) -> IO[str]:
     """Takes the right to write; it is given back when the file is closed or we die.
+
+    Args:
+        directory: Where to write.
+        name: Of the file, one for each right.
+        doing: What it is the right to, in words.
+        patience: Seconds to wait for another process that has it.
 
     Raises:
         ExperimentError: where another process has it.
         StorageError: where the file system has no locks.
     """
     with storage_errors(directory):
-        file = (directory / _LOCK).open("a+", encoding="utf-8")
+        file = (directory / name).open("a+", encoding="utf-8")
     try:
-        _take(file)
+        _take(file, patience)
     except BlockingIOError:
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
-        raise ExperimentError(f"{directory}: is being run by {owner}.") from None
+        raise ExperimentError(f"{directory}: is being {doing} by {owner}.") from None
     except OSError as error:
         file.close()
         reason = f"cannot be locked: {reason_of(error)}; choose another --storage."
@@ -58,7 +66,7 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
-def _take(file: IO[str], patience: float = 0.5) -> None:
+def _take(file: IO[str], patience: float) -> None:
     """Locks a file; `is_locked` of another process may hold it for an instant."""
     until = time.monotonic() + patience
     while True:

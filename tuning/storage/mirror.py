@@ -4,11 +4,13 @@ An object store cannot append to a file, and a request takes tens of millisecond
 appends to the journal of its working copy, and a thread sends what has changed, every two seconds.
 Where the driver's machine is lost, so are the rows of its last seconds. That costs no result: a
 trial's checkpoints lie on the object store already, and are removed only after the row that ends
-the trial has been sent; a driver elsewhere lets the trial go on from there.
+the trial has been sent; a driver elsewhere lets the trial go on from there. A row after which
+those checkpoints are of another configuration (population-based training) is waited for.
 """
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +37,7 @@ from tuning.storage.session import (
 from tuning.storage.working_copy import (
     DIRECTORIES,
     bring_up_to_date,
+    fetching,
     files_below,
     keep_token,
     lacks_some,
@@ -43,6 +46,8 @@ from tuning.storage.working_copy import (
 
 #: Seconds between two looks at what has changed.
 INTERVAL_SECONDS = 2.0
+#: How soon who waits hears that nothing can be sent.
+_LOOK_SECONDS = 0.2
 #: Ending of files that are written anew as a whole.
 _REWRITTEN = ".parquet"
 T = TypeVar("T")
@@ -76,7 +81,7 @@ class Mirror:
         self._sent: dict[str, _State] = {}
         self._then: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._ending = threading.Event()
+        self._awake, self._ending = threading.Event(), False
         self._new = new_session()
         self._session = self._patiently(self._begin)
         self._patiently(self._find_sent)
@@ -85,6 +90,8 @@ class Mirror:
         self._thread.start()
 
     def _begin(self) -> Session:
+        with fetching(self.copy):  # who began to before the search was ours ends first
+            pass
         own, found = own_token(self.copy), read_session(self.remote)
         session = begin_session(self.remote, self._new, found, own)
         if found is not None and (found.token != own or lacks_some(self.remote, self.copy)):
@@ -112,6 +119,19 @@ class Mirror:
         with self._lock:
             self._then.append(action)
 
+    def flush(self) -> None:
+        """Waits until all that has been written up to now has been sent.
+
+        Raises:
+            StorageError: the object store was away for too long.
+            ExperimentError: another driver has taken over.
+        """
+        sent = threading.Event()
+        self.afterwards(sent.set)
+        self._awake.set()
+        while not sent.wait(_LOOK_SECONDS):
+            self.check()
+
     def close(self) -> None:
         """Sends the rest, and gives the experiment back.
 
@@ -119,12 +139,19 @@ class Mirror:
             StorageError: where that is not possible; a later session on this machine does it.
             ExperimentError: another driver has taken over.
         """
-        self._ending.set()
-        self._thread.join()
+        self._end_thread()
         if self._error is not None:
             raise self._error
-        self._push()
-        self._patiently(self._end)
+        try:
+            self._push()
+            self._patiently(self._end)
+        except StorageError as error:
+            raise self._left_behind(error) from error
+
+    def _end_thread(self) -> None:
+        self._ending = True
+        self._awake.set()
+        self._thread.join()
 
     def _end(self) -> None:
         check_ours(self.remote, self._session)
@@ -132,19 +159,34 @@ class Mirror:
 
     def _run(self) -> None:
         beaten = time.monotonic()
-        while not self._ending.wait(INTERVAL_SECONDS):
+        while not self._ending:
+            self._awake.wait(INTERVAL_SECONDS)
+            self._awake.clear()
             try:
                 self._push()
                 if time.monotonic() - beaten >= BEAT_SECONDS:
                     self._session = self._patiently(lambda: beat(self.remote, self._session))
                     beaten = time.monotonic()
+            except StorageError as error:
+                self._error = self._left_behind(error)
+                return
             except DialogueTuneError as error:
                 self._error = error
                 return
             except Exception as error:  # the search must not go on with nobody sending
-                self._error = StorageError(f"{self.remote}: cannot be kept up to date: {error}")
-                self._error.__cause__ = error
+                problem = StorageError(f"{self.remote}: cannot be kept up to date: {error}")
+                problem.__cause__ = error
+                self._error = self._left_behind(problem)
                 return
+
+    def _left_behind(self, error: StorageError) -> StorageError:
+        """The error with what becomes of that which was not sent."""
+        told = StorageError(
+            f"{error}\nwhat was not sent is kept on this machine, in {self.copy}; go on here: "
+            f"python -m tuning resume {shlex.quote(str(self.remote))}"
+        )
+        told.__cause__ = error
+        return told
 
     def _patiently(self, action: Callable[[], T]) -> T:
         with storage_errors(self.remote):

@@ -52,6 +52,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _SILENT_SECONDS = 1.0
 #: How soon a wait ends that is to be given up.
 _SLICE = 0.2
+#: For how long the rest of the storage is to answer until one file is taken for unreadable.
+ALONE_SECONDS = 5.0
 
 
 class Anchor(Protocol):
@@ -89,6 +91,7 @@ def patiently(
     on_wait: Callable[[str], None] = lambda text: None,
     stopped: Callable[[], bool] = lambda: False,
     also: Callable[[BaseException], bool] = says_away,
+    others: Callable[[], object] | None = None,
 ) -> T:
     """Does something with the storage, again and again while the storage is away.
 
@@ -102,15 +105,18 @@ def patiently(
         stopped: Asked five times a second whether to give up early.
         also: Whether an error passes beside those of `is_transient`; asked of each error of a
             chain of causes.
+        others: Reads something else of the storage. Where that works for `ALONE_SECONDS` while the
+            action goes on failing, nobody waits any longer: a bad block of a disk does not pass.
 
     Returns:
         What the action returns.
 
     Raises:
         StorageError: the last error, with how long was waited.
-        Exception: what else the action raises, at once.
+        Exception: what else the action raises, at once; what it raises last where the others work.
     """
     wait = _Wait(patience_seconds() if seconds is None else seconds, on_wait, stopped)
+    answering = None if others is None else _Answering(others, min(wait.limit, ALONE_SECONDS))
     while True:
         try:
             if anchor is not None:
@@ -118,6 +124,8 @@ def patiently(
             result = action()
         except Exception as error:
             if not is_away(error, anchor, also):
+                raise
+            if answering is not None and answering.long_enough():
                 raise
             wait.pause(error)
         else:
@@ -174,6 +182,33 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__
+
+
+def answers(action: Callable[[], object]) -> bool:
+    """Whether the storage does something now."""
+    try:
+        action()
+    except Exception:
+        return False
+    return True
+
+
+class _Answering:
+    """For how long, without a break, the rest of a storage has answered."""
+
+    def __init__(self, others: Callable[[], object], enough: float) -> None:
+        self.others = others
+        self.enough = enough
+        self.since: float | None = None
+
+    def long_enough(self) -> bool:
+        """Asks it once more."""
+        if not answers(self.others):
+            self.since = None
+            return False
+        if self.since is None:
+            self.since = time.monotonic()
+        return time.monotonic() - self.since >= self.enough
 
 
 class _Wait:

@@ -13,14 +13,13 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from model.errors import ExperimentError
 from model.files import atomic_write, atomic_write_json, storage_errors
 from tuning.journal.compaction import COMPACTED
 from tuning.storage.experiments import DATA
 from tuning.storage.file_lock import is_locked, lock_directory
-from tuning.storage.patience import patiently
+from tuning.storage.patience import patience_seconds, patiently
 from tuning.storage.remote_path import RemotePath
 from tuning.storage.session import SESSION, Session, read_session
 
@@ -34,6 +33,7 @@ DIRECTORIES = ("journal",)
 #: Files of the root that are copied when they are asked for, or never.
 _NOT_COPIED = (DATA, SESSION)
 _FETCHED = ".fetched.json"
+_FETCHING = ".fetching"
 _OWN = ".session"
 _TRIES = 3
 
@@ -91,12 +91,21 @@ def _fetch(experiment: RemotePath, copy: Path) -> None:
     session = read_session(experiment)
     if session is None or session.token != own_token(copy):
         copy.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = lock_directory(copy)
-        except ExperimentError:  # a driver began here, or somebody else is fetching
-            return
-        with lock:
-            bring_up_to_date(experiment, copy)
+        with fetching(copy):
+            if not is_locked(copy):  # else a driver began here meanwhile
+                bring_up_to_date(experiment, copy)
+
+
+def fetching(copy: Path) -> IO[str]:
+    """The right to fetch, until it is closed; waits for whoever has it.
+
+    It is not the right to drive: who only looks keeps no driver out, which waits here once it has
+    its own right. From then on nobody fetches.
+
+    Raises:
+        ExperimentError: where another process has it for too long.
+    """
+    return lock_directory(copy, _FETCHING, doing="fetched", patience=patience_seconds())
 
 
 def bring_up_to_date(experiment: RemotePath, copy: Path) -> None:
@@ -119,6 +128,20 @@ def bring_up_to_date(experiment: RemotePath, copy: Path) -> None:
                 file.unlink(missing_ok=True)
     if now != known:
         atomic_write_json(copy / _FETCHED, now)
+
+
+def has_unsent(experiment: RemotePath) -> bool:
+    """Whether this machine's copy may hold what nobody has sent: its driver here was killed.
+
+    Raises:
+        StorageError: where the object store cannot be read.
+    """
+    copy = copy_of(experiment)
+    with storage_errors(experiment, "read"):
+        session = patiently(lambda: read_session(experiment))
+    if session is None or session.ended or is_locked(copy):
+        return False
+    return session.token == own_token(copy)
 
 
 def lacks_some(experiment: RemotePath, copy: Path) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tuning.journal import Row
+from tuning.journal.clock import SteadyClock
 from tuning.objective import Objective
 from tuning.study.space import containing, study_distributions, study_params
 
@@ -52,7 +53,8 @@ class StudyTrial:
     Attributes:
         number: Of the trial.
         configuration: As it was proposed.
-        started: Time of its first row, in seconds since 1970; ``updated`` of its last one.
+        started: Time of its first row, in seconds since 1970; ``updated`` of its last one. Both are
+            steady, see `tuning.journal.clock`: to Optuna their difference is a duration.
         state: A key of `STUDY_STATES`.
         values: Best so far of each objective.
         reports: The first objective's figure by iteration.
@@ -72,14 +74,15 @@ class StudyTrial:
     worker: str | None = None
     changed: dict[str, Any] = field(default_factory=dict)
 
-    def take(self, row: Row, objective: str) -> None:
+    def take(self, row: Row, time: float, objective: str) -> None:
         """Takes in a row of this trial.
 
         Args:
             row: Not its first one.
+            time: Its time, as `started`.
             objective: Name of the first objective.
         """
-        self.updated = row.time
+        self.updated = time
         if row.kind == "report":
             self._take_report(row, objective)
         if row.kind == "retried" or (row.kind == "failed" and row.state == "running"):
@@ -121,18 +124,22 @@ class StudyTrials:
         self.objectives = objectives
         self.trials: dict[int, StudyTrial] = {}
         self._distributions: dict[str, Any] | None = None
+        self._clock = SteadyClock()
+        self._begun: float | None = None
 
     def take(self, row: Row) -> list[int]:
-        """Takes in a row; returns the numbers of the trials that it tells of."""
+        """Takes in the journal's next row; returns the numbers of the trials that it tells of."""
+        self._begun = row.time if self._begun is None else self._begun
+        time = self._begun + self._clock.time_of(row)
         if row.kind in ("session", "ended"):
             return self.interrupt()  # what an earlier driver left, or this one
         if row.trial is None:
             return []
         if row.kind == "proposed":
             config = dict(row.config)
-            self.trials[row.trial] = StudyTrial(row.trial, config, row.time, row.time)
+            self.trials[row.trial] = StudyTrial(row.trial, config, time, time)
         elif row.trial in self.trials:
-            self.trials[row.trial].take(row, self.objectives[0].name)
+            self.trials[row.trial].take(row, time, self.objectives[0].name)
         else:
             return []  # an ended one that was forgotten; its worker was late
         return [row.trial]

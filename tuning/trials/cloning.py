@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from model.checkpoint import read_checkpoint, write_checkpoint
+from model.checkpoint import write_checkpoint
 from model.errors import CheckpointError
 from model.files import storage_errors
 from model.training import Trainer
@@ -34,7 +34,7 @@ def adopt(files: TrialFiles, trainer: Trainer, iteration: int) -> str | None:
         What was not as it should be, in words, or None.
 
     Raises:
-        StorageError: where the checkpoint cannot be written.
+        StorageError: where the checkpoint cannot be written, or one there may not be read.
     """
     kept, target = files.clone(iteration), files.checkpoint(iteration)
     if any(checkpoint.name > target.name for checkpoint in files.checkpoints()):
@@ -63,7 +63,7 @@ def adopt(files: TrialFiles, trainer: Trainer, iteration: int) -> str | None:
 
 def _read(files: TrialFiles, path: AnyPath) -> dict[str, Any] | None:
     try:
-        return files.patiently(lambda: read_checkpoint(path))
+        return files.read(path)
     except CheckpointError:
         return None
 

@@ -33,7 +33,7 @@ from ray import tune
 
 from model.checkpoint import snapshot
 from model.config import Config, TrainingConfig
-from model.errors import CheckpointError, PreemptedError
+from model.errors import CheckpointError, PreemptedError, StorageError
 from model.prepared_data import PreparedData
 from model.training import Report, Trainer, resolve_device
 from tuning.coordinator import Objective
@@ -116,6 +116,8 @@ class DialogueTrainable(tune.Trainable):  # type: ignore[misc]
             self.failure = None
             if (memory := memory_error(error)) is not None:
                 raise out_of_memory(memory, self._granted("GPU")) from None
+            if isinstance(error, StorageError):  # whose storage? it may be this node's alone
+                raise StorageError(f"node {self.get_current_ip_pid()[0]}: {error}") from error
             raise
 
     def _step(self) -> dict[str, Any]:

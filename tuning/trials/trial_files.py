@@ -33,7 +33,7 @@ from model.errors import CheckpointError, StorageError
 from model.files import atomic_write, storage_errors
 from model.training import Report, Trainer
 from tuning.experiment import MANIFEST
-from tuning.storage.patience import patiently
+from tuning.storage.patience import answers, is_transient, patiently
 from tuning.storage.place import AnyPath
 from tuning.storage.remote_path import RemotePath
 
@@ -167,17 +167,38 @@ class TrialFiles:
             CheckpointError: where the file is damaged.
         """
         there = self.patiently(self.best.exists)
-        return dict(self._read(lambda: read_checkpoint(self.best))["metrics"]) if there else {}
+        return dict(self.read(self.best)["metrics"]) if there else {}
+
+    def read(self, path: AnyPath) -> dict[str, Any]:
+        """The contents of one of these files, see `read_checkpoint`.
+
+        Raises:
+            CheckpointError: where it is missing or damaged; also where its device cannot read it,
+                but the rest of the storage.
+            StorageError: where the storage is away, or we may not read it.
+        """
+        return self._read(lambda: read_checkpoint(path))
 
     def _read(self, action: Callable[[], T]) -> T:
         """Reads a file: one that we may not read now is not damaged."""
         try:
-            return self.patiently(action)
+            return patiently(action, anchor=self._anchor, others=self._others)
         except CheckpointError as error:
             cause = error.__cause__
-            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            if isinstance(cause, OSError) and not self._is_damage(cause):
                 raise StorageError(str(error)) from cause
             raise
+
+    @property
+    def _others(self) -> Callable[[], object] | None:
+        return None if self._anchor is None else self._anchor.read_bytes
+
+    def _is_damage(self, error: OSError) -> bool:
+        """Whether an error is of one file alone, so that others will do."""
+        if isinstance(error, FileNotFoundError):
+            return True
+        others = self._others
+        return is_transient(error) and others is not None and answers(others)
 
     def restore(self, trainer: Trainer) -> tuple[Report | None, list[str]]:
         """Brings a trainer to the newest whole checkpoint.
@@ -187,7 +208,7 @@ class TrialFiles:
             checkpoints were refused as damaged.
 
         Raises:
-            StorageError: where one may not be read.
+            StorageError: as `read`.
         """
         refused: list[str] = []
         for checkpoint in self.patiently(self.checkpoints):

@@ -147,6 +147,39 @@ def test_wrong_credentials_and_buckets_are_said_before_anything_begins(
 
 
 @pytest.mark.long
+def test_ctrl_c_while_the_store_is_away(remote, store, tmp_path, ray_directory):
+    """It ends though nothing can be sent, and says how to go on."""
+    sweep = write_sweep(tmp_path, iterations=300, report_every=30)
+    options = ("--storage", remote, "--concurrency", 2, "--wandb", "disabled")
+    search = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
+    copy = copy_of(remote / NAME)
+    wait_for_reports(copy, 2, search)
+    store.hang()
+    try:
+        time.sleep(3)
+        began = time.monotonic()
+        search.send_signal(signal.SIGINT)
+        output = finish(search, 200)
+    finally:
+        store.go_on()
+    assert time.monotonic() - began < 90, "the storage's patience is 300 s"
+    assert search.returncode == 2, output
+    assert "stopping, everything is kept" in output
+    first, *others = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert first.startswith(f"error: {remote}/{NAME}: cannot be ")
+    assert others == [
+        f"error: what was not sent is kept on this machine, in {copy}; go on here: "
+        f"python -m tuning resume {remote}/{NAME}"
+    ]
+    words = others[0].partition("python -m tuning ")[2].split()
+    resumed = command(*words, "--concurrency", 2, "--wandb", "disabled")
+    output = finish(resumed, 240)
+    assert resumed.returncode == 0, output
+    assert "is it alive" not in output
+    check_whole(Results.open(NAME, str(remote)), remote / NAME)
+
+
+@pytest.mark.long
 def test_list_promote_and_repeat(remote, sweep, tmp_path, monkeypatch, ray_directory):
     options = ("--storage", remote, "--concurrency", 2, "--wandb", "disabled")
     first = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)

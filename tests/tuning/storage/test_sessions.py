@@ -162,6 +162,23 @@ class TestMirror:
         names = [path.name for path in (experiment / "journal").iterdir() if path.is_file()]
         assert names == ["compacted.parquet"]
 
+    def test_what_must_not_be_lost_is_waited_for(self, experiment, copy, monkeypatch):
+        monkeypatch.setattr(tuning.storage.mirror, "INTERVAL_SECONDS", 1e9)
+        mirror, journal = Mirror(experiment, copy, NAMES), Journal(copy / "journal")
+        for reason in ("one", "two"):
+            journal.append(Row(kind="session", reason=reason))
+            mirror.flush()
+            sent = (experiment / "journal" / "000001.jsonl").read_text()
+            assert f'"{reason}"' in sent
+        mirror.close()
+
+    def test_who_waits_hears_that_it_cannot_be_sent(self, experiment, copy):
+        mirror = Mirror(experiment, copy, NAMES)
+        begin_session(experiment, new_session(), None, None)
+        Journal(copy / "journal").append(Row(kind="session", reason="late"))
+        with pytest.raises(ExperimentError, match="was taken over by"):
+            mirror.flush()
+
     def test_a_journal_that_somebody_removed_here_comes_back(self, experiment, copy):
         journal = Journal(copy / "journal")
         journal.append(Row(kind="session", reason="one"))
@@ -215,7 +232,7 @@ class TestMirror:
         with pytest.raises(ExperimentError, match="was taken over by"):
             mirror._push()
         assert (experiment / "journal" / "000001.jsonl").read_bytes() == b"of the other driver"
-        mirror._ending.set()
+        mirror._end_thread()
 
     def test_a_store_that_hangs_for_a_while(self, experiment, copy, store, monkeypatch):
         monkeypatch.setattr(tuning.storage.remote_path, "_REQUEST_SECONDS", 1.0)
@@ -241,10 +258,37 @@ class TestMirror:
         mirror.remote = away
         Journal(copy / "journal").append(Row(kind="session", reason="left behind"))
         wait_until(lambda: not mirror._thread.is_alive())
-        with pytest.raises(StorageError, match="cannot be written: .*NETWORK_CONNECTION"):
+        with pytest.raises(StorageError, match="cannot be written: .*NETWORK_CONNECTION") as raised:
             mirror.check()
+        assert str(raised.value).splitlines()[1:] == [
+            f"what was not sent is kept on this machine, in {copy}; go on here: "
+            f"python -m tuning resume '{away}'"
+        ]
         Mirror(experiment, copy, NAMES).close()
         assert b"left behind" in (experiment / "journal" / "000001.jsonl").read_bytes()
+
+    def test_nobody_waits_for_the_store_after_ctrl_c(self, experiment, copy, monkeypatch):
+        """Its patience is five minutes; what could not be sent waits for the next session."""
+        mirror = Mirror(experiment, copy, NAMES)
+        mirror.remote = replace(experiment, remote=replace(experiment.remote, options=_NOBODY))
+        Journal(copy / "journal").append(Row(kind="session", reason="left behind"))
+        time.sleep(0.5)
+        assert mirror._thread.is_alive(), "it waits"
+        began = time.monotonic()
+        mirror.stopped = lambda: True
+        with pytest.raises(StorageError, match="go on here: python -m tuning resume"):
+            mirror.close()
+        assert time.monotonic() - began < 30
+        Mirror(experiment, copy, NAMES).close()
+        assert b"left behind" in (experiment / "journal" / "000001.jsonl").read_bytes()
+
+    def test_an_end_that_cannot_be_sent_is_said_too(self, experiment, copy, monkeypatch):
+        monkeypatch.setattr(tuning.storage.mirror, "INTERVAL_SECONDS", 1e9)
+        mirror = Mirror(experiment, copy, NAMES)
+        mirror.remote = replace(experiment, remote=replace(experiment.remote, options=_NOBODY))
+        mirror.stopped = lambda: True
+        with pytest.raises(StorageError, match="go on here: python -m tuning resume"):
+            mirror.close()
 
 
 _NOBODY = "endpoint_override=http%3A%2F%2F127.0.0.1%3A9"
@@ -266,7 +310,7 @@ class TestFetch:
     def test_the_data_only_when_asked_for(self, sent, elsewhere):
         copy = fetch(sent)
         files = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-        assert files - {".lock"} == {"experiment.json", "journal/000001.jsonl", ".fetched.json"}
+        assert files - {".fetching"} == {"experiment.json", "journal/000001.jsonl", ".fetched.json"}
         assert rows_of(copy) == ["one"]
         fetch_file(sent, "data.safetensors")
         assert (copy / "data.safetensors").read_bytes() == b"data"

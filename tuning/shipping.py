@@ -1,9 +1,8 @@
-"""The project as a job gets it: our packages' code and what the command line names; no more.
+"""The project as a cluster's processes get it: our packages' code, and what a job's command names.
 
     model/, tuning/     Python files, and the corpus that is part of the package
-    submitted/          the sweep file, files of configurations to try
-    data/               what ``--data`` names
     COMMIT              the checkout's commit, where it has one
+    ...                 of a job, what its command line names, see `tuning.jobs`
 
 A list of what goes in, not of what stays out: a file that nobody thought of stays here.
 """
@@ -19,13 +18,10 @@ from model.errors import ConfigurationError
 from model.files import storage_errors
 from tuning.environment import git_commit
 
-#: Where the sweep file and files to try lie in a package, and what ``--data`` names.
-SUBMITTED = "submitted"
-DATA = "data"
 COMMIT = "COMMIT"
 #: The dashboard takes no more than 100 MiB at once.
 LIMIT_BYTES = 99 * 2**20
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("model", "tuning")
 #: Files of a package that are no code: they are part of it, as pyproject.toml says.
 _PACKAGE_DATA = ("model/everyday.txt",)
@@ -34,7 +30,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def package(extra: Mapping[str, Path]) -> bytes:
-    """A zip file for a job's working directory, the same bytes for the same content.
+    """A zip file for a working directory, the same bytes for the same content.
 
     Args:
         extra: Files beside our packages, by their paths within the package.
