@@ -38,6 +38,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
 }
 _ANSWER_SECONDS = 10.0
+#: Made here, for the Ray that a search starts.
+_own_tokens: set[str] = set()
 #: An autoscaler may know no limit.
 MOST_AT_ONCE = 1000
 
@@ -88,6 +90,12 @@ def connected(address: str | None) -> Iterator[None]:
         # A token of this process alone: other users of the machine cannot use our cluster, and
         # Ray does not write one into the home directory. (Ray reads the mode when imported.)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        _own_tokens.add(os.environ["RAY_AUTH_TOKEN"])
+    elif address is not None and os.environ.get("RAY_AUTH_TOKEN") in _own_tokens:
+        raise ResourceError(
+            f"--address {address}: this process has used a Ray of its own before, and Ray keeps "
+            "its token until the process ends; start a new one (in a notebook: restart the kernel)."
+        )
     if address is not None and has_token():  # Ray sends it of itself only where the address is auto
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def machine() -> dict[str, Any]:
 def git_commit() -> str | None:
     """The commit of the project's checkout, with ``+changes`` where files differ from it.
 
-    Code that was sent to a cluster is no checkout; it has the commit in a file (`tuning.jobs`).
+    Code that was sent to a cluster is no checkout; it has the commit in a file (`tuning.shipping`).
     """
     root = Path(__file__).resolve().parents[1]
 
@@ -44,16 +45,12 @@ def git_commit() -> str | None:
         )
         return result.stdout.strip()
 
+    with suppress(OSError, subprocess.CalledProcessError):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == root:
+            commit = git("rev-parse", "HEAD")
+            return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
     sent = root / "COMMIT"
-    if sent.is_file():
-        return sent.read_text(encoding="utf-8").strip() or None
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return None
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return (sent.read_text(encoding="utf-8").strip() or None) if sent.is_file() else None
 
 
 def environment() -> dict[str, Any]:

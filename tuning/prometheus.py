@@ -14,6 +14,7 @@ from typing import Any
 
 from tuning.coordinator import Coordinator
 from tuning.journal import Row
+from tuning.journal.row import is_blameless
 from tuning.outcome import STATES
 
 _PREFIX = "dialogue_tune"
@@ -61,7 +62,7 @@ class SearchMetrics:
             return
         if row.kind == "report":
             self._take_report(row)
-        elif row.kind == "failed":
+        elif row.kind == "failed" and not is_blameless(row.reason):
             self.failures.inc()
         self._take_state(row.trial, row.state or "running")
 

@@ -6,6 +6,7 @@ import pytest
 
 from model.errors import ResourceError
 from tests.tuning.ray_support import ROOT
+from tuning import cluster
 from tuning.cluster import _check_answers
 from tuning.local_ray import _importable, private_options, sessions
 
@@ -26,6 +27,16 @@ def test_processes_of_a_local_ray_find_our_packages(tmp_path, monkeypatch):
     with _importable():
         assert os.environ["PYTHONPATH"].endswith(f"{os.pathsep}/elsewhere")
     assert os.environ["PYTHONPATH"] == "/elsewhere"
+
+
+def test_a_process_that_had_a_ray_of_its_own_keeps_its_token(monkeypatch):
+    monkeypatch.setattr(cluster, "_own_tokens", {"ours"})
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ours")
+    refused = pytest.raises(
+        ResourceError, match=r"used a Ray of its own before.*restart the kernel"
+    )
+    with refused, cluster.connected("10.0.0.1:6379"):
+        pass
 
 
 class TestPrivateFiles:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from model.errors import ExperimentError, PreparedDataError, StorageError
 from model.evaluation import unigram_loss
+from tuning import environment
 from tuning.__main__ import main
 from tuning.coordinator import Coordinator, Objective
 from tuning.environment import differences, git_commit, machine, versions
@@ -120,6 +122,19 @@ class TestCreate:
     def test_no_commit_without_git(self, monkeypatch):
         monkeypatch.setenv("PATH", "/nowhere")
         assert git_commit() is None
+
+    def test_the_commit_of_a_checkout_comes_before_a_file_of_another_time(
+        self, tmp_path, monkeypatch
+    ):
+        (tmp_path / "tuning").mkdir()
+        (tmp_path / "COMMIT").write_text("of-the-file\n")
+        monkeypatch.setattr(environment, "__file__", str(tmp_path / "tuning" / "environment.py"))
+        assert git_commit() == "of-the-file"
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y"]
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "x"], check=True)
+        commit = git_commit()
+        assert commit is not None and len(commit) == 40
 
     def test_what_differs_from_an_environment_is_said(self):
         then = {"commit": "a" * 40, "versions": {"torch": "1", "ray": "2"}}  # no machine: older

@@ -12,6 +12,7 @@ import ray.util.metrics
 from tests.tuning.coordinator_support import coordinator, drive, loss
 from tests.tuning.ray_support import ROOT
 from tuning.journal import Row
+from tuning.journal.row import PREEMPTED
 from tuning.prometheus import SearchMetrics
 
 
@@ -60,6 +61,8 @@ def test_a_search(told, tmp_path):
     search.report(1, 1, {"val_loss": 3.0, "iteration": 1}, worker="10.0.0.2:7")
     search.report(0, 2, {"val_loss": 1.5, "iteration": 2}, worker="10.0.0.1:7", state="finished")
     search.failed(1, "boom")
+    search.next_assignment()
+    search.failed(1, PREEMPTED)
     search.failed(2, "refused", retry=False)
     assert len(assignments) == 3
     assert states(told) == {"finished": 1, "running": 1, "failed": 1}
