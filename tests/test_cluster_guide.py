@@ -343,7 +343,7 @@ class TestRun:
 
         smaller = {"configs/cornell_random.yaml": "configs/demo.yaml", "0.5": "0"}
         said, statuses = head.run(
-            here(head, "run", *SMALL, **smaller),
+            here(head, "run configs/cornell_random.yaml", *SMALL, **smaller),
             here(head, "logs", **{"demo": "cornell", "3": "1"}),
         )
         assert statuses == [0, 0], said
@@ -351,7 +351,7 @@ class TestRun:
         worker = re.search(r"^attempt 1 on (\S+):\d+: iteration ", said, re.MULTILINE)
         assert worker is not None, said
         assert f"\nnode {worker[1]}: {head.place}/ray/session_" in said
-        (words,) = commands("python -m analysis nodes")
+        (words,) = commands("python -m analysis nodes demo")
         words = ["cornell" if word == "demo" else word for word in words[3:]]
         assert exit_status(main, *words, "--storage", head.runs) == 0
         assert worker[1] in capsys.readouterr().out
