@@ -23,7 +23,13 @@ from model.errors import DialogueTuneError, GpuMemoryError, ResourceError, Stora
 from model.files import is_no_space
 from model.training import Report
 from tuning.coordinator import Coordinator
-from tuning.journal.row import NODE_LOST, OUT_OF_GPU_MEMORY, PREEMPTED, STORAGE_LOST
+from tuning.journal.row import (
+    CONNECTION_LOST,
+    NODE_LOST,
+    OUT_OF_GPU_MEMORY,
+    PREEMPTED,
+    STORAGE_LOST,
+)
 from tuning.scheduling import Decision
 from tuning.time_budget import TimeBudget
 
@@ -219,7 +225,7 @@ def reason_in(text: str) -> str:
     if "node running low on memory" in text:
         return _short_of_memory(text)
     if "ActorUnavailableError" in text or "The actor is temporarily unavailable" in text:
-        return "the connection to the worker was lost"
+        return CONNECTION_LOST
     if not text or "The actor died" in text or "ActorDiedError" in text:
         return "the worker process died (killed, out of memory, or crashed)"
     last = [line.strip() for line in text.splitlines() if line.strip()][-1]

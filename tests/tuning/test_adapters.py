@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from tuning.adapters import SearchAdapter, reason_in
-from tuning.journal.row import NODE_LOST, PREEMPTED, STORAGE_LOST, is_blameless
+from tuning.journal.row import (
+    CONNECTION_LOST,
+    NODE_LOST,
+    PREEMPTED,
+    STORAGE_LOST,
+    is_blameless,
+)
 
 DIED = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
 SHORT = "out of memory: Ray ended the worker because its node ran low on memory"
@@ -28,12 +34,12 @@ FEWER = "let fewer trials run there at once (--cpus-per-trial, --concurrency)."
         ("", "the worker process died (killed, out of memory, or crashed)"),
         (
             "ray.exceptions.ActorUnavailableError: The actor 3f is unavailable: RpcError 14.",
-            "the connection to the worker was lost",
+            CONNECTION_LOST,
         ),
         (
             "The actor 3f is unavailable: The actor is temporarily unavailable: RpcError: RPC "
             "error: Socket closed rpc_code: 14. The task may or may not have been executed.",
-            "the connection to the worker was lost",
+            CONNECTION_LOST,
         ),
         (
             "ray.exceptions.OutOfMemoryError: 1 worker(s) were killed due to the node running low "
@@ -59,6 +65,13 @@ FEWER = "let fewer trials run there at once (--cpus-per-trial, --concurrency)."
 )
 def test_reasons(text, reason):
     assert reason_in(text) == reason
+
+
+def test_losing_its_node_is_no_fault_of_an_attempt():
+    for reason in (NODE_LOST, PREEMPTED, CONNECTION_LOST, f"{STORAGE_LOST}: node x: away"):
+        assert is_blameless(reason)
+    for reason in (None, "", "the worker process died (killed, out of memory, or crashed)"):
+        assert not is_blameless(reason)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.tuning.ray_support import (
 )
 from tests.tuning.test_preflight import checked
 from tuning.journal import read_journal
-from tuning.journal.row import NODE_LOST
+from tuning.journal.row import CONNECTION_LOST, NODE_LOST
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -101,7 +101,7 @@ def test_a_checkpoint_torn_as_its_node_dies_is_passed_over_elsewhere(machines, s
     (failed,) = rows_of(search.path, "failed")
     assert failed.trial == trial
     # Ray may hear of the closed connection before it knows that the node is dead.
-    assert failed.reason in (NODE_LOST, "the connection to the worker was lost")
+    assert failed.reason in (NODE_LOST, CONNECTION_LOST)
     first = next(r for r in rows_of(search.path) if r.trial == trial and r.attempt == 2)
     assert first.iteration == int(older.stem.partition("-")[2])
     assert first.reason == (f"{newest}: is damaged: its contents do not match their digest."), (

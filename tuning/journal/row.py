@@ -22,6 +22,8 @@ TARGET_REACHED = "target reached"
 NODE_LOST = "its node was lost"
 PREEMPTED = "preempted: its node was taken back"
 STORAGE_LOST = "its node alone has lost the storage"
+CONNECTION_LOST = "the connection to the worker was lost"  # as where a node dies, before Ray knows
+_BLAMELESS = (NODE_LOST, PREEMPTED, STORAGE_LOST, CONNECTION_LOST)
 #: How the reason begins where a configuration does not fit into its GPU: it is not tried again.
 OUT_OF_GPU_MEMORY = "out of GPU memory"
 #: Why it ended otherwise: by Ctrl-C, or because its time was over.
@@ -34,7 +36,7 @@ Complain = Callable[[str], None]
 
 def is_blameless(reason: str | None) -> bool:
     """Whether an attempt that failed for a reason could not help it."""
-    return reason is not None and reason.startswith((NODE_LOST, PREEMPTED, STORAGE_LOST))
+    return reason is not None and reason.startswith(_BLAMELESS)
 
 
 #: Of what type each field of a row is; those that are not needed may be missing or null.
