@@ -57,6 +57,11 @@ class Machines:
         outer = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
         settings |= {"RAY_AUTH_TOKEN": self.token, "RAY_raylet_start_wait_time_s": "120"}
+        # As in our cluster files. By its defaults Ray's head would wait for minutes for a node that
+        # is silent when it is asked for a place, and place nothing elsewhere meanwhile.
+        settings |= {"RAY_grpc_keepalive_timeout_ms": "60000"}
+        settings |= {"RAY_grpc_client_keepalive_time_ms": "20000"}
+        settings |= {"RAY_grpc_client_keepalive_timeout_ms": "60000"}
         return outer | settings | dict([self.mark.split("=")]) | {"OMP_NUM_THREADS": "1"} | more
 
     def head(self, cpus: int = 0, *options: str, environment: dict[str, str] | None = None) -> None:
