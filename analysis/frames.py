@@ -106,7 +106,8 @@ class Frames:
 
     def history_seconds(self) -> pd.Series[float]:
         """Seconds from the journal's first row to each row of `history`, by a clock nobody sets."""
-        return pd.Series(steady_times(self.journal.table)[self._places_of_history])
+        seconds: pd.Series[float] = self._events.loc[self._places_of_history, "steady"]
+        return seconds.reset_index(drop=True)
 
     def spans(self) -> pd.Series[float]:
         """Seconds from each trial's first row to its last, by a clock that nobody sets."""

@@ -40,6 +40,8 @@ _ENVIRONMENT = {
 _ANSWER_SECONDS = 10.0
 #: Made here, for the Ray that a search starts.
 _own_tokens: set[str] = set()
+#: By this Ray tells the driver of a job what it was sent with.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: An autoscaler may know no limit.
 MOST_AT_ONCE = 1000
 
@@ -193,7 +195,7 @@ def _shipping(options: dict[str, Any]) -> Iterator[None]:
 
 def _job_has_working_directory() -> bool:
     """Whether we are the driver of a job of Ray's that was sent with one."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    job = json.loads(os.environ.get(JOB_VARIABLE, "{}"))
     return "working_dir" in (job.get("runtime_env") or {})
 
 

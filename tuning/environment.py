@@ -13,6 +13,8 @@ from typing import Any
 
 from model.machine import usable_cores
 
+#: Where code that is no checkout has its commit, beside the packages.
+COMMIT = "COMMIT"
 _PACKAGES = ("torch", "ray", "optuna", "wandb", "pandas", "numpy")
 
 
@@ -49,7 +51,7 @@ def git_commit() -> str | None:
         if Path(git("rev-parse", "--show-toplevel")).resolve() == root:
             commit = git("rev-parse", "HEAD")
             return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    sent = root / "COMMIT"
+    sent = root / COMMIT
     return (sent.read_text(encoding="utf-8").strip() or None) if sent.is_file() else None
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from model.errors import ConfigurationError
 from model.files import storage_errors
-from tuning.environment import git_commit
+from tuning.environment import COMMIT, git_commit
+from tuning.local_ray import ROOT
 
-COMMIT = "COMMIT"
 #: The dashboard takes no more than 100 MiB at once.
 LIMIT_BYTES = 99 * 2**20
-_ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("model", "tuning")
 #: Files of a package that are no code: they are part of it, as pyproject.toml says.
 _PACKAGE_DATA = ("model/everyday.txt",)
@@ -70,9 +69,9 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 def _code() -> Iterator[tuple[str, Path]]:
     """Our packages' files, in one order; links are not followed, hidden files not looked at."""
     for package in _PACKAGES:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            name = path.relative_to(_ROOT)
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = path.relative_to(ROOT)
             if not path.is_symlink() and not any(part.startswith(".") for part in name.parts):
                 yield name.as_posix(), path
     for known in _PACKAGE_DATA:
-        yield known, _ROOT / known
+        yield known, ROOT / known

@@ -15,7 +15,7 @@ def test_a_package_has_our_code_and_what_it_is_given_and_nothing_else(tmp_path, 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / "model" / "link.py").symlink_to(root / ".env")
-    monkeypatch.setattr(shipping, "_ROOT", root)
+    monkeypatch.setattr(shipping, "ROOT", root)
     monkeypatch.setattr(shipping, "git_commit", lambda: "abc")
     content = shipping.package({"submitted/sweep.yaml": root / "sweep.yaml"})
     assert names_in(content) == [

@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 
-#: By these Ray knows the driver of a job, and W&B a service to use.
-_JOB, _SERVICE = "RAY_JOB_CONFIG_JSON_ENV_VAR", "WANDB_SERVICE"
+from tuning.cluster import JOB_VARIABLE
+
+#: By this W&B knows a service to use.
+_SERVICE = "WANDB_SERVICE"
 #: How long it stays after the last who used it, in Go's words: we are its only user.
 _IDLE = "5s"
 _START_SECONDS = 60.0
@@ -31,7 +33,7 @@ def keep_apart() -> None:
 
     Where that does not work, W&B starts its own as ever.
     """
-    if _JOB not in os.environ or os.environ.get(_SERVICE):
+    if JOB_VARIABLE not in os.environ or os.environ.get(_SERVICE):
         return
     try:
         done = subprocess.run(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import boto3
 from botocore.config import Config
@@ -79,13 +80,14 @@ class ObjectStore:
         log = _COLOUR.sub("", self.log.read_text(errors="replace"))
         return re.findall(r'"([A-Z]+ \S+) HTTP', log)
 
-    def hang(self):
-        """It accepts, and answers nothing any more."""
+    @contextmanager
+    def hanging(self):
+        """For the time of a block it accepts, and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self):
-        """It answers again."""
-        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def close(self):
         """Ends it."""

@@ -69,11 +69,8 @@ def test_a_hanging_store_a_killed_driver_and_its_machine_lost(
     search = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
     copy = copy_of(remote / NAME)
     wait_for_reports(copy, 4, search)
-    store.hang()
-    try:
+    with store.hanging():
         time.sleep(6)
-    finally:
-        store.go_on()
     wait_for_reports(copy, 20, search)
     time.sleep(3)  # until what is there has been sent
     os.kill(search.pid, signal.SIGKILL)
@@ -114,11 +111,8 @@ def test_away_for_too_long_ends_cleanly_and_resume_finishes(
     search = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
     copy = copy_of(remote / NAME)
     wait_for_reports(copy, 4, search)
-    store.hang()
-    try:
+    with store.hanging():
         output = finish(search, 200)
-    finally:
-        store.go_on()
     assert search.returncode == 2, output
     assert f"{remote}/{NAME}" in output.partition("error: ")[2]
     assert "it was tried again for" in output
@@ -154,14 +148,11 @@ def test_ctrl_c_while_the_store_is_away(remote, store, tmp_path, ray_directory):
     search = command("run", sweep, "--name", NAME, "--trials", TRIALS, *options)
     copy = copy_of(remote / NAME)
     wait_for_reports(copy, 2, search)
-    store.hang()
-    try:
+    with store.hanging():
         time.sleep(3)
         began = time.monotonic()
         search.send_signal(signal.SIGINT)
         output = finish(search, 200)
-    finally:
-        store.go_on()
     assert time.monotonic() - began < 90, "the storage's patience is 300 s"
     assert search.returncode == 2, output
     assert "stopping, everything is kept" in output

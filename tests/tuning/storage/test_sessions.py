@@ -238,13 +238,10 @@ class TestMirror:
         monkeypatch.setattr(tuning.storage.remote_path, "_REQUEST_SECONDS", 1.0)
         mirror, said = Mirror(experiment, copy, NAMES), []
         mirror.on_problem = said.append
-        store.hang()
-        try:
+        with store.hanging():
             journal = Journal(copy / "journal")
             journal.append(Row(kind="session", reason="meanwhile"))
             time.sleep(3)
-        finally:
-            store.go_on()
         mirror.close()
         assert b"meanwhile" in (experiment / "journal" / "000001.jsonl").read_bytes()
 
